@@ -1,0 +1,140 @@
+"""What every transport promises, whatever carries the bytes.
+
+A transport makes ONE conversation: it connects, hands over messages until the conversation ends,
+and is thrown away. Reconnecting, heartbeats, subscriptions and back-off belong to the stream.
+
+House rules:
+ * ``run()`` blocks in the stream's own thread and never raises for what the network or the peer
+   does: it returns a :class:`Closed`. The receiver's methods are called in that thread only.
+ * ``abort()`` and ``wake()`` may be called by any thread, in any state, any number of times, and
+   never block. After ``abort()``, ``run()`` returns within a second whatever it was doing.
+ * Transports know bytes. They know no venue, event or book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..errors import TransportError
+
+__all__ = ["Closed", "Receiver", "Target", "Transport"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to connect, and how.
+
+    Attributes:
+        url: Complete address; its scheme says which transport understands it.
+        headers: Extra headers of the handshake; may hold credentials, so never part of a repr.
+        options: What only one kind of transport understands (framing, subprotocols, ...).
+        proxy: ``http://[user:pass@]host:port`` or ``socks5://...`` (``socks5h``: the proxy resolves), or None.
+        sslopt: TLS options: ``ca_certs``, ``cert_reqs``, ``check_hostname``, ``certfile``, ``keyfile``,
+            ``context`` (a ready ``ssl.SSLContext``), ``server_hostname``.
+        connect_timeout: Seconds for each of: resolving, connecting, TLS, handshake.
+        send_timeout: Seconds one outgoing message may take.
+        max_message: Bytes; a longer incoming message ends the conversation before it is buffered.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    proxy: str | None = field(default=None, repr=False)
+    sslopt: Mapping[str, Any] | None = field(default=None, repr=False)
+    connect_timeout: float = 5.0
+    send_timeout: float = 5.0
+    max_message: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Closed:
+    """How a conversation ended.
+
+    Attributes:
+        error: What ended it: ``ConnectFailed``, ``ConnectionLost``, ``Aborted``, another
+            ``TransportError``; None after our own polite ``close()``.
+        opened: Whether the conversation had been established (``opened()`` was called).
+    """
+
+    error: TransportError | None
+    opened: bool
+
+
+class Receiver(Protocol):
+    """Who listens to a transport. Threads: every method is called in the thread that runs ``run()``.
+
+    None of these methods raises.
+    """
+
+    def opened(self) -> None:
+        """The conversation is established; sending is possible from now on."""
+
+    def received(self, messages: Sequence[bytes]) -> None:
+        """Whole messages, in order, one or many at once (all that one read of the socket gave)."""
+
+    def alive(self) -> None:
+        """The peer showed life without a message (a ping, a pong, a held request that ended)."""
+
+    def malformed(self, reason: str) -> None:
+        """The peer sent something that is no message; the conversation goes on or ends by itself."""
+
+    def tick(self) -> float:
+        """Do what is due. Called soon after ``opened``, after ``wake()``, and when the seconds that
+        the last call returned have passed (at the latest; an earlier call is harmless)."""
+
+
+class Transport:
+    """One conversation over one kind of carrier. Subclasses implement every method.
+
+    Args:
+        target: Where to connect.
+        receiver: Who gets what arrives.
+    """
+
+    def __init__(self, target: Target, receiver: Receiver) -> None:
+        self.target = target
+        self.receiver = receiver
+
+    def run(self) -> Closed:
+        """Connect, deliver until the end, say how it ended. Threads: one caller, once."""
+        raise NotImplementedError
+
+    def send(self, data: bytes | str) -> None:
+        """Send one message: ``str`` as text, ``bytes`` as binary where the carrier has both.
+
+        Threads: the thread inside ``run()`` only (that is, from the receiver's methods).
+
+        Raises:
+            TransportError: It could not be sent; the conversation is ending.
+        """
+        raise NotImplementedError
+
+    def ping(self) -> bool:
+        """Probe the peer at the carrier's own level; answers arrive as ``receiver.alive()``.
+
+        Returns False where the carrier has no such probe. Threads: as ``send``. Raises: as ``send``.
+        """
+        return False
+
+    def close(self) -> None:
+        """Ask for a polite end; ``run()`` returns soon, with ``Closed(error=None)``. A peer that does
+        not play along is given at most half a second. Threads: as ``send``."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Have ``receiver.tick()`` called soon. Threads: any."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """End the conversation now, in whatever state it is. Threads: any; never blocks."""
+        raise NotImplementedError
+
+
+def as_transport_error(error: BaseException, kind: type[TransportError]) -> TransportError:
+    """``error`` itself when it is ours, else wrapped in ``kind`` with its name and text."""
+    if isinstance(error, TransportError):
+        return error
+    text = str(error) or type(error).__name__
+    return kind(f"{type(error).__name__}: {text}" if str(error) else text)
