@@ -108,9 +108,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Reply:
-    """A frame to send now, ahead of all pacing: a pong, a login."""
+    """A frame to send now, ahead of all pacing: a pong, a login.
 
-    frame: bytes | str
+    Attributes:
+        secret: It holds credentials: never recorded, logged or shown.
+    """
+
+    frame: bytes | str = field(repr=False)
+    secret: bool = False
 
 
 @dataclass(frozen=True)
