@@ -1,0 +1,77 @@
+"""When to try again, and how often one may speak: pure values, time is passed in (seconds, monotonic)."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["Backoff", "RollingWindow"]
+
+
+class Backoff:
+    """Delays between attempts: exponential, full jitter, capped, for ever.
+
+    The first retry after a healthy life is immediate. A connection that opens and dies at
+    once was not healthy, so it does not reset anything.
+
+    Args:
+        base: Upper bound of the first jittered delay, seconds.
+        cap: Upper bound of all of them.
+        healthy_after: Seconds a connection must have lived for the count to start anew.
+        rand: Source of jitter in [0, 1).
+    """
+
+    def __init__(self, base: float = 0.5, cap: float = 30.0, healthy_after: float = 20.0,
+                 rand: Callable[[], float] = random.random) -> None:
+        self.base = base
+        self.cap = cap
+        self.healthy_after = healthy_after
+        self.failures = 0
+        self._rand = rand
+
+    def next(self, lived: float) -> float:
+        """Seconds to wait after a connection that lived ``lived`` seconds (0: never opened)."""
+        if lived >= self.healthy_after:
+            self.failures = 0
+            return 0.0
+        self.failures += 1
+        # 2 ** 20 is beyond any cap; the exponent must not grow for ever.
+        return self._rand() * min(self.cap, self.base * 2.0 ** min(self.failures - 1, 20))
+
+
+class RollingWindow:
+    """At most ``limit`` units in ANY window of ``seconds``: no bursts beyond it, unlike a token bucket,
+    which lets up to twice the limit through in its first window.
+
+    Threads: one at a time.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self.limit = limit
+        self.seconds = seconds
+        self._spent: deque[tuple[float, int]] = deque()
+        self._sum = 0
+
+    def wait(self, now: float, units: int = 1) -> float:
+        """Seconds until ``units`` may be spent; 0.0 when they may now. Spends nothing."""
+        spent = self._spent
+        while spent and spent[0][0] <= now - self.seconds:
+            self._sum -= spent.popleft()[1]
+        over = self._sum + min(units, self.limit) - self.limit
+        if over <= 0:
+            return 0.0
+        for when, amount in spent:
+            over -= amount
+            if over <= 0:
+                return max(when + self.seconds - now, 0.001)
+        raise AssertionError("the sum of what was spent is wrong")  # pragma: no cover
+
+    def spend(self, now: float, units: int = 1) -> None:
+        """Note that ``units`` were spent; whether they were allowed is the caller's business."""
+        self._spent.append((now, units))
+        self._sum += units
+
+    def fill(self, now: float) -> None:
+        """Note that the peer says the limit is used up."""
+        self.spend(now, max(0, self.limit - self._sum))

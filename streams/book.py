@@ -1,0 +1,254 @@
+"""Order books as users read them: like a dict, never torn, and honest about their state.
+
+:class:`OrderBook` is the live book in ``store.orderbooks``; :class:`BookView` an immutable copy of
+one moment. What writes an OrderBook, and decides whether an update fits, is in
+:mod:`streams.sequencing`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from .events import Level, Number
+from .levels import Side
+from .venue import BookDelta
+
+__all__ = ["BookView", "OrderBook"]
+
+FIELDS = ("bids", "asks", "last_update", "timestamp", "status", "sequence")
+MAX_LOG = 64    # updates a reader may lag behind before sorting anew is cheaper than following
+
+
+class _Reading(Mapping[str, Any]):
+    """What live books and views have in common: the derived values and the dict's manners."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FIELDS)
+
+    def __len__(self) -> int:
+        return len(FIELDS)
+
+    def _touch(self) -> tuple[Level | None, Level | None]:
+        raise NotImplementedError
+
+    @property
+    def best_bid(self) -> Level | None:
+        """``(price, size)`` of the best bid, None when there is none. Threads: any."""
+        return self._touch()[0]
+
+    @property
+    def best_ask(self) -> Level | None:
+        """``(price, size)`` of the best ask, None when there is none. Threads: any."""
+        return self._touch()[1]
+
+    @property
+    def mid(self) -> Number | None:
+        """Half-way between best bid and best ask; None unless both sides have a level."""
+        bid, ask = self._touch()
+        return None if bid is None or ask is None else (bid[0] + ask[0]) / 2  # type: ignore[operator]
+
+    @property
+    def spread(self) -> Number | None:
+        """Best ask minus best bid; None unless both sides have a level."""
+        bid, ask = self._touch()
+        return None if bid is None or ask is None else ask[0] - bid[0]  # type: ignore[operator]
+
+
+class BookView(_Reading):
+    """An order book at one moment. Immutable, and valid without any lock. Threads: any.
+
+    Attributes:
+        exchange, symbol: Whose book it is.
+        source: ``stream``, ``rest``, or the name of another provider.
+    """
+
+    __slots__ = ("exchange", "symbol", "source", "_bids", "_asks", "_rest")
+
+    def __init__(
+        self, exchange: str, symbol: str, bids: tuple[Level, ...], asks: tuple[Level, ...], *,
+        last_update: int | None, timestamp: int | None, status: str, sequence: int | None,
+        source: str = "stream",
+    ) -> None:
+        self.exchange = exchange
+        self.symbol = symbol
+        self.source = source
+        self._bids = bids
+        self._asks = asks
+        self._rest = {"last_update": last_update, "timestamp": timestamp, "status": status,
+                      "sequence": sequence}
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "bids":
+            return list(self._bids)
+        if key == "asks":
+            return list(self._asks)
+        return self._rest[key]
+
+    def __repr__(self) -> str:
+        return f"<BookView {self.exchange} {self.symbol} {self._rest['status']} {self._touch()}>"
+
+    def _touch(self) -> tuple[Level | None, Level | None]:
+        return (self._bids[0] if self._bids else None), (self._asks[0] if self._asks else None)
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last update of this moment was received."""
+        stamp = self._rest["last_update"]
+        return None if stamp is None else (time.time_ns() - stamp) / 1e9  # type: ignore[operator]
+
+    def depth(self, count: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+        """``(bids, asks)``: the best ``count`` levels of each side, best first."""
+        return self._bids[:count], self._asks[:count]
+
+
+class _Memo:
+    """What has been worked out for the state with one stamp. Only ever filled in, never changed."""
+
+    __slots__ = ("stamp", "touch", "depths", "view")
+
+    def __init__(self, stamp: int | None) -> None:
+        self.stamp = stamp
+        self.touch: tuple[Level | None, Level | None] | None = None
+        self.depths: dict[int, tuple[tuple[Level, ...], tuple[Level, ...]]] = {}
+        self.view: BookView | None = None
+
+
+class OrderBook(_Reading):
+    """A live order book. It reads like a dict::
+
+        book["bids"], book["asks"]   lists of (price, size), best first
+        book["last_update"]          ns since the epoch, rises with every applied update; None before
+        book["timestamp"]            the exchange's own time of it, ns; None where it gives none
+        book["status"]               "live", "syncing", "stale" or "closed"
+        book["sequence"]             the venue's sequence number; None where it has none
+
+    Every single read is of one moment and needs no lock. Two reads may see two moments: for both
+    sides of one moment take :meth:`view`, :meth:`depth`, or hold ``store.lock``. Only a ``live``
+    book is right; in every other state it is the last that was right, and may be old.
+
+    Prices are sorted when somebody looks, and what was worked out is kept until the next
+    change. For the best prices alone, ``best_bid``, ``best_ask`` and ``depth(n)`` are much cheaper than
+    ``book["bids"][0]``, which sorts the whole side.
+
+    Threads: any may read. Writing is for :class:`streams.sequencing.BookKeeper`, under ``lock``.
+
+    Attributes:
+        exchange, symbol: Whose book it is, in the user's spelling.
+        stamp: Same as ``book["last_update"]``.
+        status: Same as ``book["status"]``.
+    """
+
+    __slots__ = ("exchange", "symbol", "stamp", "status", "bids", "asks", "lock", "delta", "log",
+                 "_memo", "_time_unit", "_sequenced", "_depth")
+
+    def __init__(
+        self, exchange: str, symbol: str, lock: AbstractContextManager[Any], *,
+        time_unit: int = 1_000_000, sequenced: bool = True, depth: int | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.symbol = symbol
+        self.stamp: int | None = None
+        self.status = "syncing"
+        self.bids = Side(bids=True)
+        self.asks = Side(bids=False)
+        self.lock = lock
+        self.delta: BookDelta | None = None         # the last one applied: sequence and time are in it
+        self.log: list[BookDelta] | None = None     # applied since the windows were right; None: unknown
+        self._memo = _Memo(None)
+        self._time_unit = time_unit
+        self._sequenced = sequenced
+        self._depth = depth
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "bids":
+            return self.view()["bids"]
+        if key == "asks":
+            return self.view()["asks"]
+        if key == "status":
+            return self.status
+        if key == "last_update":
+            return self.stamp
+        if key == "timestamp":
+            return self._timestamp(self.delta)
+        if key == "sequence":
+            return self._sequence(self.delta)
+        raise KeyError(key)
+
+    def __repr__(self) -> str:
+        return f"<OrderBook {self.exchange} {self.symbol} {self.status} {self._touch()}>"
+
+    # A view, unlike the live book, can be pickled and compared; both are Mappings, so equality with
+    # a plain dict of the same six keys holds. Identity is what a live book is hashed by.
+    __hash__ = object.__hash__
+
+    def depth(self, count: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+        """``(bids, asks)`` of one moment: the best ``count`` levels a side, best first. Threads: any."""
+        memo = self._memo
+        if memo.stamp == self.stamp:
+            known = memo.depths.get(count)
+            if known is not None:
+                return known
+        if count < 0:
+            raise ValueError(f"depth({count}): the number of levels can not be negative")
+        if self._depth is not None:
+            count = min(count, self._depth)
+        with self.lock:
+            memo = self._current()
+            self._follow()
+            both = memo.depths[count] = self.bids.top(count), self.asks.top(count)
+        return both
+
+    def view(self) -> BookView:
+        """The whole book at this moment, immutable. Threads: any."""
+        memo = self._memo
+        if memo.stamp == self.stamp and memo.view is not None and memo.view["status"] == self.status:
+            return memo.view
+        with self.lock:
+            memo = self._current()
+            bids, asks = self.bids.sorted(), self.asks.sorted()
+            memo.view = view = BookView(
+                self.exchange, self.symbol, bids[:self._depth], asks[:self._depth],
+                last_update=self.stamp, timestamp=self._timestamp(self.delta), status=self.status,
+                sequence=self._sequence(self.delta))
+        return view
+
+    def _touch(self) -> tuple[Level | None, Level | None]:
+        memo = self._memo
+        if memo.stamp == self.stamp and memo.touch is not None:
+            return memo.touch
+        with self.lock:
+            memo = self._current()
+            self._follow()
+            touch = memo.touch = self.bids.best(), self.asks.best()
+        return touch
+
+    def _current(self) -> _Memo:
+        """The memo of the present state. Caller holds the lock."""
+        memo = self._memo
+        if memo.stamp != self.stamp:
+            memo = self._memo = _Memo(self.stamp)
+        return memo
+
+    def _follow(self) -> None:
+        """Bring the windows up to date: follow the log, or sort anew. Caller holds the lock."""
+        log = self.log
+        if log is None:
+            self.bids.rebuild()
+            self.asks.rebuild()
+            self.log = []
+        elif log:
+            for delta in log:
+                self.bids.replay(delta.bids)
+                self.asks.replay(delta.asks)
+            log.clear()
+
+    def _timestamp(self, delta: BookDelta | None) -> int | None:
+        return delta.time * self._time_unit if delta is not None and delta.time else None
+
+    def _sequence(self, delta: BookDelta | None) -> int | None:
+        return delta.last if delta is not None and self._sequenced else None

@@ -1,0 +1,254 @@
+"""Which update fits onto which book: the sequencing rules of all venues, once.
+
+A :class:`BookKeeper` writes one :class:`~streams.book.OrderBook`. House rules:
+ * A book is ``live`` only while every update since its snapshot has been applied, in order.
+ * Anything else makes it ``syncing``, with the levels of the last right moment still readable, until
+   a snapshot and the updates kept since bridge the hole.
+ * Everything here happens in the network thread, under the book's lock; nothing blocks.
+
+The rules differ in what a delta's ``link`` is and in how a snapshot is bridged:
+
+============== ============================== ==============================================
+rule           ``link`` of a delta            first delta after a snapshot with number S
+============== ============================== ==============================================
+dense          its own first number           link <= S + 1 <= last   (Binance spot)
+bridged        last number of predecessor     link <= S <= last       (Binance futures)
+chained        last number of predecessor     link == S               (Huobi mbp)
+unsequenced    0                              any
+snapshots      (there are no deltas)          --
+============== ============================== ==============================================
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .book import MAX_LOG, OrderBook
+from .venue import BookDelta, BookSnapshot, Route
+
+__all__ = ["BookKeeper", "Clock", "RULES", "Rule"]
+
+MAX_HELD = 5000     # deltas kept while a snapshot is awaited; older ones are of no use then
+_NEVER = -1         # no delta links to this: sends every delta down the slow path
+
+
+class Rule(NamedTuple):
+    """One way of numbering updates.
+
+    Attributes:
+        step: What to add to a delta's ``last`` to get the ``link`` of its successor.
+        bridges: Whether a delta ``(link, last)`` may be the first after a snapshot with number S.
+        sequenced: Whether there are numbers at all.
+    """
+
+    step: int
+    bridges: Callable[[int, int, int], bool]
+    sequenced: bool = True
+
+
+RULES: dict[str, Rule] = {
+    "dense": Rule(1, lambda link, last, s: link <= s + 1 <= last),
+    "bridged": Rule(0, lambda link, last, s: link <= s <= last),
+    "chained": Rule(0, lambda link, last, s: link == s),
+    "snapshots": Rule(0, lambda link, last, s: False),
+    "unsequenced": Rule(0, lambda link, last, s: True, sequenced=False),
+}
+
+
+class Clock:
+    """The time of one writer: ``now`` is set once per read of the socket, ``stamp`` rises with every
+    applied update. Threads: one writer; reading ``stamp`` is safe from any."""
+
+    __slots__ = ("now", "stamp")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.stamp = 0
+
+    def tick(self) -> int:
+        """The stamp of the next applied update: the time, or one more than the last."""
+        self.stamp = stamp = max(self.now, self.stamp + 1)
+        return stamp
+
+
+class BookKeeper:
+    """Writes one book, and knows whether it is right.
+
+    Args:
+        book: The book to write.
+        route: The subscription it belongs to.
+        rule: Name of a rule above.
+        clock: Of the stream that feeds it.
+        changed: Called as ``changed(keeper, status, reason)`` after each change of status.
+        lost: Called as ``lost(keeper, reason, expected, got)`` when a new snapshot is needed; the
+            numbers are None unless it was a gap in the sequence.
+    """
+
+    __slots__ = ("book", "route", "clock", "expect", "needs_snapshot", "_rule", "_step", "_bids", "_asks",
+                 "_bid_levels", "_ask_levels", "_held", "_last", "_resume", "_bridging", "_changed",
+                 "_lost")
+
+    def __init__(
+        self, book: OrderBook, route: Route, rule: str, clock: Clock,
+        changed: Callable[[BookKeeper, str, str], None],
+        lost: Callable[[BookKeeper, str, int | None, int | None], None],
+    ) -> None:
+        self.book = book
+        self.route = route
+        self.clock = clock
+        self.expect = _NEVER            # link of the delta that fits; _NEVER unless live
+        self.needs_snapshot = rule != "snapshots"
+        self._rule = RULES[rule]
+        self._step = self._rule.step
+        self._bids = book.bids
+        self._asks = book.asks
+        self._bid_levels = book.bids.levels
+        self._ask_levels = book.asks.levels
+        self._held: deque[BookDelta] = deque(maxlen=MAX_HELD)
+        self._last = 0                  # sequence number of the last snapshot
+        self._resume = _NEVER           # what ``expect`` was before the book was marked stale
+        self._bridging = False          # a snapshot is in, its first delta is not
+        self._changed = changed
+        self._lost = lost
+
+    def apply(self, delta: BookDelta) -> None:
+        """Apply one delta, or hold, drop or refuse it. The hot path: see design section 4."""
+        if delta.link != self.expect:
+            self._irregular(delta)
+            return
+        if delta.bids:
+            self._bid_levels.update(delta.bids)
+            if len(self._bid_levels) > self._bids.limit:
+                self._bids.purge()
+        if delta.asks:
+            self._ask_levels.update(delta.asks)
+            if len(self._ask_levels) > self._asks.limit:
+                self._asks.purge()
+        self.expect = delta.last + self._step
+        book = self.book
+        book.delta = delta
+        log = book.log
+        if log is not None:
+            log.append(delta)
+            if len(log) > MAX_LOG:
+                book.log = None
+        clock = self.clock
+        now = clock.now
+        # The stamp is written last: a reader who sees the old one without the lock gets the memo of
+        # the old state, which is whole.
+        clock.stamp = book.stamp = now if now > clock.stamp else clock.stamp + 1
+
+    def _irregular(self, delta: BookDelta) -> None:
+        """A delta that is not the expected next one: decide what it means."""
+        status = self.book.status
+        if status == "stale" and self._resume != _NEVER:
+            self.expect, self._resume = self._resume, _NEVER
+            self._set("live", "data again")
+            self.apply(delta)
+        elif self._bridging:
+            self._bridge(delta)
+        elif status != "live":
+            self._held.append(delta)
+        elif delta.last <= self.expect - self._step:
+            pass                                    # already in the book: a repeated update
+        elif self._step and delta.link < self.expect:
+            self.expect = delta.link                # dense: overlaps what is known; sizes are absolute
+            self.apply(delta)
+        else:
+            expected, got = self.expect, delta.link
+            self._held.clear()
+            self._held.append(delta)
+            self.lose(f"gap: expected {expected}, got {got}", expected, got)
+
+    def _bridge(self, delta: BookDelta) -> None:
+        """The first delta that may follow the snapshot."""
+        if self._rule.bridges(delta.link, delta.last, self._last):
+            self._bridging = False
+            self._set("live", "data again")         # it may have been marked stale meanwhile
+            self.expect = delta.link
+            self.apply(delta)
+        elif delta.last > self._last:
+            self._bridging = False
+            self._held.append(delta)
+            expected = self._last + self._step
+            self.lose(f"gap after snapshot {self._last}: got {delta.link}", expected, delta.link)
+
+    def snapshot(self, snapshot: BookSnapshot) -> None:
+        """Take a whole book. One that is older than the updates held is refused, and another asked
+        for; otherwise the book is live, with all updates held since applied."""
+        first = next((d for d in self._held if d.last > snapshot.last), None)
+        if (first is not None and self._rule.sequenced
+                and not self._rule.bridges(first.link, first.last, snapshot.last)):
+            self._lost(self, f"snapshot {snapshot.last} is too old for update {first.link}", None, None)
+            return
+        self._write_whole(snapshot)
+        self._last = snapshot.last
+        held, self._held = self._held, deque(maxlen=MAX_HELD)
+        if self._rule.sequenced:
+            self._bridging, self.expect = True, _NEVER
+        else:
+            self.expect = 0
+            held.clear()                        # without numbers nothing tells which of them are newer
+        self._resume = _NEVER
+        self._set("live", "")
+        for delta in held:
+            self.apply(delta)
+
+    def whole(self, snapshot: BookSnapshot) -> None:
+        """Take a whole book of a feed that sends nothing else; older ones are dropped."""
+        live = self.book.status == "live"
+        if live and snapshot.last and snapshot.last < self._last:
+            return
+        self._write_whole(snapshot)
+        self._last = snapshot.last
+        if not live:
+            self._set("live", "")
+
+    def _write_whole(self, snapshot: BookSnapshot) -> None:
+        self._bids.replace(snapshot.bids)
+        self._asks.replace(snapshot.asks)
+        self.book.delta = _Written(snapshot.last, snapshot.time)
+        self.book.log = None
+        self.book.stamp = self.clock.tick()
+
+    def lose(self, reason: str, expected: int | None = None, got: int | None = None) -> None:
+        """The book can not be trusted any more: ``syncing`` until a snapshot comes."""
+        self.expect = self._resume = _NEVER
+        self._bridging = False
+        self._set("syncing", reason)
+        self._lost(self, reason, expected, got)
+
+    def disconnected(self, status: str, reason: str) -> None:
+        """The connection is gone (``stale``), or will not come back (``closed``): nothing that was
+        held is of use, and nothing can follow but a snapshot."""
+        self.expect = self._resume = _NEVER
+        self._bridging = False
+        self._held.clear()
+        self._set(status, reason)
+
+    def connected(self) -> None:
+        """A new connection: updates may come, and are held until the snapshot does."""
+        self._set("syncing", "connected")
+
+    def silent(self, reason: str) -> None:
+        """Connected, but nothing has come for too long: ``stale`` until the next update."""
+        if self.book.status == "live":
+            self._resume, self.expect = self.expect, _NEVER
+            self._set("stale", reason)
+
+    def _set(self, status: str, reason: str) -> None:
+        if status != self.book.status:
+            self.book.status = status
+            self._changed(self, status, reason)
+
+
+class _Written(NamedTuple):
+    """Stands in for the last delta right after a snapshot: where the book's number and time are."""
+
+    last: int
+    time: int
+    link: int = 0
+    bids: tuple[()] = ()
+    asks: tuple[()] = ()
