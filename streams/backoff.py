@@ -12,8 +12,8 @@ __all__ = ["Backoff", "RollingWindow"]
 class Backoff:
     """Delays between attempts: exponential, full jitter, capped, for ever.
 
-    The first retry after a healthy life is immediate. A connection that opens and dies at
-    once was not healthy, so it does not reset anything.
+    The first retry after a connection was lost is immediate. A connection that opens and dies soon
+    was not healthy: it does not reset the count, so a peer that kicks us at once is not hammered.
 
     Args:
         base: Upper bound of the first jittered delay, seconds.
@@ -34,8 +34,9 @@ class Backoff:
         """Seconds to wait after a connection that lived ``lived`` seconds (0: never opened)."""
         if lived >= self.healthy_after:
             self.failures = 0
-            return 0.0
         self.failures += 1
+        if self.failures == 1 and lived > 0:
+            return 0.0
         # 2 ** 20 is beyond any cap; the exponent must not grow for ever.
         return self._rand() * min(self.cap, self.base * 2.0 ** min(self.failures - 1, 20))
 

@@ -86,7 +86,7 @@ class BookKeeper:
             numbers are None unless it was a gap in the sequence.
     """
 
-    __slots__ = ("book", "route", "clock", "expect", "needs_snapshot", "_rule", "_step", "_bids", "_asks",
+    __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "_rule", "_step", "_bids", "_asks",
                  "_bid_levels", "_ask_levels", "_held", "_last", "_resume", "_bridging", "_changed",
                  "_lost")
 
@@ -99,7 +99,7 @@ class BookKeeper:
         self.route = route
         self.clock = clock
         self.expect = _NEVER            # link of the delta that fits; _NEVER unless live
-        self.needs_snapshot = rule != "snapshots"
+        self.sends_deltas = rule != "snapshots"
         self._rule = RULES[rule]
         self._step = self._rule.step
         self._bids = book.bids
@@ -113,8 +113,18 @@ class BookKeeper:
         self._changed = changed
         self._lost = lost
 
-    def apply(self, delta: BookDelta) -> None:
-        """Apply one delta, or hold, drop or refuse it. The hot path: see design section 4."""
+    @property
+    def ready(self) -> bool:
+        """Whether the book is live."""
+        return self.book.status == "live"
+
+    @property
+    def last(self) -> int:
+        """Stamp of the last update, 0 before the first."""
+        return self.book.stamp or 0
+
+    def apply(self, delta: BookDelta | BookSnapshot) -> None:
+        """Apply one delta or snapshot, or hold, drop or refuse it. The hot path: design section 4."""
         if delta.link != self.expect:
             self._irregular(delta)
             return
@@ -140,10 +150,12 @@ class BookKeeper:
         # the old state, which is whole.
         clock.stamp = book.stamp = now if now > clock.stamp else clock.stamp + 1
 
-    def _irregular(self, delta: BookDelta) -> None:
-        """A delta that is not the expected next one: decide what it means."""
+    def _irregular(self, delta: BookDelta | BookSnapshot) -> None:
+        """Not the delta that is expected next: decide what it means."""
         status = self.book.status
-        if status == "stale" and self._resume != _NEVER:
+        if isinstance(delta, BookSnapshot):
+            self.snapshot(delta) if self.sends_deltas else self._whole(delta)
+        elif status == "stale" and self._resume != _NEVER:
             self.expect, self._resume = self._resume, _NEVER
             self._set("live", "data again")
             self.apply(delta)
@@ -196,7 +208,7 @@ class BookKeeper:
         for delta in held:
             self.apply(delta)
 
-    def whole(self, snapshot: BookSnapshot) -> None:
+    def _whole(self, snapshot: BookSnapshot) -> None:
         """Take a whole book of a feed that sends nothing else; older ones are dropped."""
         live = self.book.status == "live"
         if live and snapshot.last and snapshot.last < self._last:

@@ -1,0 +1,155 @@
+"""Where the events of a route end in the store: one small writer per kind of channel.
+
+A sink is to a channel what a :class:`~streams.sequencing.BookKeeper` is to a book, and offers the
+stream the same questions. Everything is called in the network thread, under the writer's lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from .events import Bar, Event, Trade, TradeCorrection
+from .sequencing import Clock
+from .store import KEPT_BARS, KEPT_TRADES, History, Store, Table, Writer
+from .venue import Route
+
+__all__ = ["Sink", "sink_for"]
+
+
+class Sink(Protocol):
+    """What a stream asks of the end of a route.
+
+    Attributes:
+        ready: There is data, and it is right.
+        last: When data last came: stamp in ns, 0 before the first.
+    """
+
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def last(self) -> int: ...
+
+    def apply(self, event: Any) -> None:
+        """Put one event in its place."""
+
+    def connected(self) -> None:
+        """A new connection was made."""
+
+    def disconnected(self, status: str, reason: str) -> None:
+        """The connection is gone: ``stale`` for now, ``closed`` for good."""
+
+    def silent(self, reason: str) -> None:
+        """Nothing has come for too long on a live connection."""
+
+
+class _EventSink:
+    """Base: events have their own time, so nothing needs to be marked when a connection goes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.last = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.last > 0
+
+    def connected(self) -> None:
+        """See :class:`Sink`."""
+
+    def disconnected(self, status: str, reason: str) -> None:
+        """See :class:`Sink`."""
+
+    def silent(self, reason: str) -> None:
+        """See :class:`Sink`."""
+
+
+class LatestSink(_EventSink):
+    """Keeps the latest event per symbol."""
+
+    def __init__(self, clock: Clock, table: Table[str, Any]) -> None:
+        super().__init__(clock)
+        self._table = table
+
+    def apply(self, event: Event) -> None:
+        """See :class:`Sink`."""
+        self._table[event.symbol] = event
+        self.last = self.clock.tick()
+
+
+class TradeSink(_EventSink):
+    """Keeps the last trades per symbol, and applies corrections and cancellations to them."""
+
+    def __init__(self, writer: Writer, table: Table[str, History[Trade]]) -> None:
+        super().__init__(writer.clock)
+        self._lock = writer.lock
+        self._table = table
+
+    def apply(self, event: Trade | TradeCorrection) -> None:
+        """See :class:`Sink`."""
+        history = self._table.get(event.symbol)
+        if history is None:
+            history = self._table[event.symbol] = History(self._lock, KEPT_TRADES)
+        if isinstance(event, Trade):
+            history.append(event)
+        else:
+            self._correct(history, event)
+        self.last = self.clock.tick()
+
+    def _correct(self, history: History[Trade], event: TradeCorrection) -> None:
+        trades = list(history)
+        for at in range(len(trades) - 1, -1, -1):
+            trade = trades[at]
+            if trade.id == event.id and trade.market == event.market:
+                history.replace(at, _corrected(trade, event))
+                return
+
+
+def _corrected(trade: Trade, event: TradeCorrection) -> Trade:
+    if event.price is None:
+        return msgspec.structs.replace(trade, cancelled=True)
+    return msgspec.structs.replace(
+        trade, price=event.price, size=event.size, corrected=True, id=event.corrected_id or trade.id)
+
+
+class BarSink(_EventSink):
+    """Keeps the last bars per symbol and interval; a newer version of a bar replaces the older."""
+
+    def __init__(self, writer: Writer, table: Table[str, Table[str, History[Bar]]]) -> None:
+        super().__init__(writer.clock)
+        self._lock = writer.lock
+        self._table = table
+
+    def apply(self, event: Bar) -> None:
+        """See :class:`Sink`."""
+        by_interval = self._table.setdefault(event.symbol, Table())
+        history = by_interval.get(event.interval)
+        if history is None:
+            history = by_interval[event.interval] = History(self._lock, KEPT_BARS)
+        bars = list(history)
+        at = len(bars) - 1
+        while at >= 0 and bars[at].start > event.start:
+            at -= 1                             # a revision of an older bar
+        if at >= 0 and bars[at].start == event.start:
+            history.replace(at, event)
+        elif at == len(bars) - 1:
+            history.append(event)
+        self.last = self.clock.tick()
+
+
+def sink_for(store: Store, writer: Writer, exchange: str, route: Route) -> Sink:
+    """The sink of any channel but ``book``."""
+    kind = route.channel.partition(":")[0]
+    if kind == "trades":
+        return TradeSink(writer, store.trades.setdefault(exchange, Table()))
+    if kind == "bars":
+        return BarSink(writer, store.bars.setdefault(exchange, Table()))
+    table: Table[str, Any]
+    if kind == "ticker":
+        table = store.tickers.setdefault(exchange, Table())
+    elif kind == "quotes":
+        table = store.quotes.setdefault(exchange, Table())
+    else:
+        table = store.latest.setdefault(kind, Table()).setdefault(exchange, Table())
+    return LatestSink(writer.clock, table)

@@ -1,0 +1,262 @@
+"""The shared dicts: what every stream writes and every reader reads.
+
+Each stream writes under a lock of its own (a :class:`Writer`), so streams never wait for each
+other. ``store.lock`` takes all of them, for a reader who wants one moment over all venues.
+
+``last_update`` needs no lock among writers either. Every writer has a stamp that rises with each
+update it applies; the reader adds the stamps up, and when the sum is not the one it saw last it
+makes a new, higher value. A sum of numbers that only rise changes if and only if one of them
+did, so no update is missed, whatever the clocks do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from .book import BookView, OrderBook
+from .errors import NoData, StaleData
+from .events import Bar, Event, Quote, Ticker, Trade
+from .sequencing import Clock
+
+__all__ = ["History", "Store", "Table", "Writer"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+KEPT_TRADES = 1000      # per symbol
+KEPT_BARS = 1000        # per symbol and interval
+
+
+class Table(dict[K, V]):
+    """A dict that may be iterated while another thread adds to it: iteration runs over a copy."""
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(list(super().keys()))
+
+    def keys(self) -> list[K]:  # type: ignore[override]
+        return list(super().keys())
+
+    def values(self) -> list[V]:  # type: ignore[override]
+        return list(super().values())
+
+    def items(self) -> list[tuple[K, V]]:  # type: ignore[override]
+        return list(super().items())
+
+
+class History(Sequence[V]):
+    """The last so many events, oldest first. Reads are of one moment. Threads: any may read."""
+
+    __slots__ = ("_items", "_lock")
+
+    def __init__(self, lock: threading.RLock, maxlen: int) -> None:
+        self._items: deque[V] = deque(maxlen=maxlen)
+        self._lock = lock
+
+    @property
+    def maxlen(self) -> int:
+        """How many are kept."""
+        return self._items.maxlen or 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[V]:
+        with self._lock:
+            return iter(list(self._items))
+
+    @overload
+    def __getitem__(self, index: int) -> V: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[V]: ...
+
+    def __getitem__(self, index: int | slice) -> V | list[V]:
+        with self._lock:
+            return list(self._items)[index] if isinstance(index, slice) else self._items[index]
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self)}>"
+
+    def append(self, item: V) -> None:
+        """Add the newest. Threads: the writer, holding the lock."""
+        self._items.append(item)
+
+    def replace(self, index: int, item: V) -> None:
+        """Put another in its place. Threads: the writer, holding the lock."""
+        self._items[index] = item
+
+
+class Writer:
+    """One stream's way into the store: its lock and its clock."""
+
+    __slots__ = ("lock", "clock")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.clock = Clock()
+
+
+class _AllLocks:
+    """``store.lock``: every writer's lock, in the order the writers were made. Re-entrant."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._gate = threading.RLock()      # one composite holder at a time, and no new writer meanwhile
+        self._held: list[tuple[Writer, ...]] = []
+
+    def __enter__(self) -> None:
+        self._gate.acquire()
+        writers = self._store._writers
+        for writer in writers:
+            writer.lock.acquire()
+        self._held.append(writers)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        for writer in reversed(self._held.pop()):
+            writer.lock.release()
+        self._gate.release()
+
+
+class Store:
+    """Order books, tickers, quotes, trades and bars of all streams that write into it.
+
+    Attributes:
+        orderbooks: ``[exchange][symbol]`` -> :class:`~streams.book.OrderBook`, there from its first
+            snapshot on until it is unsubscribed.
+        tickers, quotes: ``[exchange][symbol]`` -> the latest :class:`Ticker`, :class:`Quote`.
+        trades: ``[exchange][symbol]`` -> :class:`History` of :class:`Trade`, oldest first.
+        bars: ``[exchange][symbol][interval]`` -> :class:`History` of :class:`Bar`.
+        latest: ``[channel][exchange][symbol]`` -> the latest event of every other channel.
+        lock: Context manager: while it is held nothing in the store changes. Hold it briefly; all
+            streams wait meanwhile.
+
+    Threads: any, for everything public.
+    """
+
+    def __init__(self) -> None:
+        self.orderbooks: Table[str, Table[str, OrderBook]] = Table()
+        self.tickers: Table[str, Table[str, Ticker]] = Table()
+        self.quotes: Table[str, Table[str, Quote]] = Table()
+        self.trades: Table[str, Table[str, History[Trade]]] = Table()
+        self.bars: Table[str, Table[str, Table[str, History[Bar]]]] = Table()
+        self.latest: Table[str, Table[str, Table[str, Event]]] = Table()
+        self.waiters = 0        # writers look at this, and do nothing more while it is 0
+        self._writers: tuple[Writer, ...] = ()
+        self._changed = threading.Condition()
+        self._stamp_lock = threading.Lock()
+        self._sum = 0
+        self._last: int | None = None
+        self.lock = _AllLocks(self)
+
+    def __repr__(self) -> str:
+        counts = {exchange: len(books) for exchange, books in self.orderbooks.items()}
+        return f"<Store of order books {counts}>"
+
+    # -- stamps ---------------------------------------------------------------------------------
+
+    @property
+    def last_update(self) -> int | None:
+        """Stamp of the newest update: ns since the epoch, higher after every applied update, so
+        that ``!=`` never misses one. None before the first."""
+        with self._stamp_lock:
+            stamps = [writer.clock.stamp for writer in self._writers]
+            total = sum(stamps)
+            if total != self._sum:
+                self._sum = total
+                self._last = max(max(stamps), (self._last or 0) + 1)
+            return self._last
+
+    def wait(self, since: int | None = None, timeout: float | None = None) -> int | None:
+        """Wait until ``last_update`` differs from ``since``.
+
+        Args:
+            since: The stamp last seen, None for "nothing seen yet".
+            timeout: Seconds, None for ever.
+
+        Returns:
+            The new stamp, or ``since`` when the time ran out.
+        """
+        stamp = self.last_update
+        if stamp != since:
+            return stamp
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            self.waiters += 1
+            try:
+                # A writer that missed our being here still holds its lock, or has released it: taking
+                # all of them once makes what it wrote visible below. After that, it sees us.
+                with self.lock:
+                    pass
+                while (stamp := self.last_update) == since:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return since
+                    self._changed.wait(left)
+                return stamp
+            finally:
+                self.waiters -= 1
+
+    def notify(self) -> None:
+        """Wake those in :meth:`wait`. Threads: a writer, holding no lock."""
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def orderbook(self, exchange: str, symbol: str, max_age: float | None = None) -> BookView:
+        """An immutable copy of one book.
+
+        Args:
+            max_age: Seconds. When given, the book must be ``live`` and its last update no older.
+
+        Raises:
+            NoData: There is none (yet).
+            StaleData: It is not live, or too old; only with ``max_age``.
+        """
+        book: OrderBook | None = self.orderbooks.get(exchange, _NOTHING).get(symbol)
+        if book is None:
+            raise NoData(_missing("order book", self.orderbooks, exchange, symbol))
+        view = book.view()
+        if max_age is not None:
+            if view["status"] != "live":
+                raise StaleData(f"{exchange} {symbol}: the order book is {view['status']}", view.age)
+            _check_age(f"{exchange} {symbol}: the order book", view.age, max_age)
+        return view
+
+    def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
+        """The latest ticker. Arguments and errors as for :meth:`orderbook`."""
+        ticker: Ticker | None = self.tickers.get(exchange, _NOTHING).get(symbol)
+        if ticker is None:
+            raise NoData(_missing("ticker", self.tickers, exchange, symbol))
+        if max_age is not None:
+            _check_age(f"{exchange} {symbol}: the ticker", ticker.age, max_age)
+        return ticker
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def writer(self) -> Writer:
+        """A new writer, for one stream. Its stamp counts from then on, for ever."""
+        writer = Writer()
+        with self.lock._gate:
+            self._writers = (*self._writers, writer)
+        return writer
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def _check_age(what: str, age: float | None, max_age: float) -> None:
+    if age is None or age > max_age:
+        shown = "unknown" if age is None else f"{age:.3f} s"
+        raise StaleData(f"{what} is too old: its age is {shown}, at most {max_age} s was asked for", age)
+
+
+def _missing(what: str, table: Mapping[str, Mapping[str, Any]], exchange: str, symbol: str) -> str:
+    if exchange not in table:
+        return f"no {what} of {exchange!r} yet; there are some of: {', '.join(table) or 'no exchange'}"
+    return f"no {what} of {symbol!r} on {exchange} yet; there are: {', '.join(table[exchange]) or 'none'}"

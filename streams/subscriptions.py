@@ -1,0 +1,242 @@
+"""What the user wants, what the venue has been asked for, and what it said.
+
+A *route* is one channel of one symbol, wanted by the user any number of times (it is counted). It
+needs one or more *topics*, the venue's own subscriptions; routes may share a topic. The user's
+side (`want`, `unwant`) only changes what is wanted; the network thread asks what is due and
+reports what was sent and answered. So both sides may act in any order, in any state.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from .venue import Route
+
+__all__ = ["Subscriptions", "Topic"]
+
+MAX_ATTEMPTS = 5        # transient refusals after which a topic counts as refused for good
+RETRY_BASE = 1.0        # seconds before the first retry of a transiently refused topic; doubles
+
+
+class Topic:
+    """One of the venue's subscriptions.
+
+    Attributes:
+        users: Routes that need it.
+        state: ``pending`` (to be asked for), ``sent`` (asked for), ``live`` or ``refused``.
+        reason: Why it was refused, the venue's own words.
+        due: Monotonic seconds: pending ones are not sent before, sent ones should be answered by then.
+    """
+
+    __slots__ = ("name", "users", "state", "reason", "due", "attempts")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.users = 0
+        self.state = "pending"
+        self.reason = ""
+        self.due = 0.0
+        self.attempts = 0
+
+    @property
+    def on_server(self) -> bool:
+        """Whether the venue has been asked for it on this connection."""
+        return self.state in ("sent", "live")
+
+
+class Subscriptions:
+    """The bookkeeping of one stream. Threads: any method, any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+        self._topics: dict[str, Topic] = {}
+        self._open: dict[str, None] = {}        # names of topics that need something done, in order
+        self._waiting: dict[str, None] = {}     # names of topics sent and not answered, in order
+        self.changes = 0                        # rises when the set of routes changes
+
+    # -- the user's side ------------------------------------------------------------------------
+
+    def get(self, symbol: str, channel: str) -> Route | None:
+        """The route wanted under that name."""
+        return self._routes.get((symbol, channel))
+
+    def routes(self) -> list[Route]:
+        """All that is wanted, in the order it was asked for."""
+        with self._lock:
+            return list(self._routes.values())
+
+    def want(self, route: Route) -> bool:
+        """Count one wish for it; True when it is a new one. A refused topic is tried once more."""
+        key = route.symbol, route.channel
+        with self._lock:
+            self._counts[key] = self._counts.get(key, 0) + 1
+            new = key not in self._routes
+            if new:
+                self._routes[key] = route
+                self.changes += 1
+            for name in self._routes[key].topics:
+                topic = self._topics.setdefault(name, Topic(name))
+                topic.users += new
+                if topic.state == "refused":
+                    topic.state, topic.reason, topic.attempts, topic.due = "pending", "", 0, 0.0
+                self._open[name] = None
+            return new
+
+    def unwant(self, symbol: str, channel: str) -> Route | None:
+        """Take one wish back; the route, when it was the last one and is gone now."""
+        key = symbol, channel
+        with self._lock:
+            if key not in self._routes:
+                return None
+            self._counts[key] -= 1
+            if self._counts[key]:
+                return None
+            del self._counts[key]
+            route = self._routes.pop(key)
+            self.changes += 1
+            for name in route.topics:
+                topic = self._topics[name]
+                topic.users -= 1
+                if topic.users or topic.on_server:
+                    self._open[name] = None
+                else:
+                    self._forget(name)
+            return route
+
+    def state(self, route: Route) -> tuple[str, str]:
+        """``(pending | live | refused, reason)`` of a route: that of its worst topic."""
+        with self._lock:
+            topics = [self._topics[name] for name in route.topics if name in self._topics]
+        for topic in topics:
+            if topic.state == "refused":
+                return "refused", topic.reason
+        live = len(topics) == len(route.topics) and all(t.state == "live" for t in topics)
+        return ("live", "") if live else ("pending", next((t.reason for t in topics if t.reason), ""))
+
+    def status(self) -> dict[str, dict[str, str]]:
+        """``{"channel.symbol": {"state": ..., "reason": ...}}`` of all that is wanted."""
+        states = {f"{r.channel}.{r.symbol}": self.state(r) for r in self.routes()}
+        return {name: {"state": state, "reason": why} for name, (state, why) in states.items()}
+
+    # -- the connection's side --------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """A new connection knows nothing: all that is wanted is pending again, refused ones excepted."""
+        with self._lock:
+            self._open.clear()
+            self._waiting.clear()
+            for name in list(self._topics):
+                topic = self._topics[name]
+                if not topic.users:
+                    self._forget(name)
+                elif topic.state != "refused":
+                    topic.state, topic.due = "pending", 0.0
+                    self._open[name] = None
+
+    def due(self, now: float) -> tuple[list[str], list[str]]:
+        """``(to unsubscribe, to subscribe)``: names of topics to send something about now."""
+        if not self._open:
+            return [], []
+        with self._lock:
+            topics = [self._topics[name] for name in self._open if name in self._topics]
+        leave = [t.name for t in topics if t.on_server and not t.users]
+        enter = [t.name for t in topics if t.users and t.state == "pending" and t.due <= now]
+        return leave, enter
+
+    def sent(self, names: Iterable[str], deadline: float) -> None:
+        """These have been asked for; an answer is expected by ``deadline``. Those that nobody wants
+        any more by then are due for unsubscribing."""
+        with self._lock:
+            for name in names:
+                self._open.pop(name, None)
+                topic = self._topics.get(name)
+                if topic is not None:
+                    topic.state, topic.due = "sent", deadline
+                    self._waiting[name] = None
+                    if not topic.users:
+                        self._open[name] = None
+
+    def left(self, names: Iterable[str]) -> None:
+        """The venue has been told that these are no longer wanted."""
+        with self._lock:
+            for name in names:
+                self._open.pop(name, None)
+                self._waiting.pop(name, None)
+                topic = self._topics.get(name)
+                if topic is None:
+                    continue
+                if topic.users:                 # wanted anew in the meantime: ask again
+                    topic.state, topic.due = "pending", 0.0
+                    self._open[name] = None
+                else:
+                    self._forget(name)
+
+    def again(self, names: Iterable[str], due: float) -> None:
+        """Ask for these anew, not before ``due``."""
+        with self._lock:
+            for name in names:
+                self._waiting.pop(name, None)
+                topic = self._topics.get(name)
+                if topic is not None and topic.state != "refused":
+                    topic.state, topic.due = "pending", due
+                    self._open[name] = None
+
+    def acked(self, names: Iterable[str]) -> list[str]:
+        """The venue confirmed these. Returns those that were not confirmed before."""
+        fresh = []
+        with self._lock:
+            for name in names:
+                self._waiting.pop(name, None)
+                topic = self._topics.get(name)
+                if topic is not None and topic.state == "sent":
+                    topic.state, topic.attempts, topic.reason = "live", 0, ""
+                    fresh.append(name)
+        return fresh
+
+    def refused(self, names: Iterable[str], reason: str, transient: bool, now: float) -> list[str]:
+        """The venue refused these. Returns those refused for good; the others are tried again, with
+        doubling pauses."""
+        final = []
+        with self._lock:
+            for name in names:
+                self._waiting.pop(name, None)
+                topic = self._topics.get(name)
+                if topic is None:
+                    continue
+                topic.reason = reason
+                topic.attempts += 1
+                if transient and topic.attempts < MAX_ATTEMPTS:
+                    topic.state = "pending"
+                    topic.due = now + RETRY_BASE * 2.0 ** (topic.attempts - 1)
+                    self._open[name] = None
+                else:
+                    topic.state = "refused"
+                    self._open.pop(name, None)
+                    final.append(name)
+        return final
+
+    def overdue(self, now: float) -> list[str]:
+        """Topics whose answer should have come by now."""
+        if not self._waiting:
+            return []
+        with self._lock:
+            return [n for n in self._waiting if n in self._topics and self._topics[n].due <= now]
+
+    def on_server(self) -> int:
+        """How many topics the venue has been asked for on this connection."""
+        with self._lock:
+            return sum(topic.on_server for topic in self._topics.values())
+
+    def next_due(self) -> float | None:
+        """The earliest monotonic time at which a pending topic becomes due, or an answer overdue."""
+        with self._lock:
+            names = [*self._open, *self._waiting]
+            return min((self._topics[n].due for n in names if n in self._topics), default=None)
+
+    def _forget(self, name: str) -> None:
+        self._topics.pop(name, None)
+        self._open.pop(name, None)
+        self._waiting.pop(name, None)
