@@ -1,0 +1,425 @@
+"""HTTP that can be abandoned: ``requests`` over connections whose every wait has one way out.
+
+``requests`` blocks in a name look-up, a connect, a handshake, a held answer or a slow body, and
+nothing ends that from outside but its read time-out, which a slow peer extends with every byte.
+Here its connections are :class:`~streams.transports.sockets.Line` objects, which never block: so
+:meth:`AbortableSession.abort` ends every request at once in whatever state it is, a request has one
+deadline as a whole, and a held request (a long poll) can do other work while it waits. Proxies and
+TLS are those of the other transports, too.
+
+This is the only module that imports ``requests``.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import io
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import requests
+import requests.adapters
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from .errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, StreamsError
+from .transports.proxies import Proxy, parse_proxy
+from .transports.sockets import Line
+from .transports.tls import TlsCodec, check_sslopt, tls_context
+
+__all__ = ["AbortableSession", "Answer", "AnswerTooLong"]
+
+_CHUNK = 16384  # of a body as it comes; unpacked it may be a thousand times that
+_FOREVER = 1e9
+
+
+class AnswerTooLong(ConnectionLost):
+    """The body of an answer is longer than was allowed; it was not read to its end."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said.
+
+    Attributes:
+        status: HTTP status.
+        headers: By name, in any case.
+        body: Whole and unpacked (gzip, deflate).
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asks us to wait (RFC 9110, section 10.2.3); None when it does not."""
+        value = self.headers.get("Retry-After", "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value)
+        then = _date(value)
+        # Against the server's own clock where it tells it: ours may be minutes off.
+        here = _date(self.headers.get("Date", ""))
+        return None if then is None else max(0.0, then - (time.time() if here is None else here))
+
+
+def _date(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class AbortableSession(requests.Session):
+    """A ``requests.Session`` that any thread can end at once. One way: an aborted one stays aborted.
+
+    It takes nothing from the environment (no proxies, no ``.netrc``), retries nothing and pools its
+    connections like any session. Proxy and TLS are fixed for the session.
+
+    Args:
+        timeout: Seconds: ``(connect, read)``. The first for each of resolving, connecting, TLS; the
+            second for each wait for bytes.
+        proxy: As in :class:`~streams.transports.base.Target`.
+        sslopt: As in :class:`~streams.transports.base.Target`.
+
+    Raises:
+        ConfigurationError: A proxy or a TLS option that can not work.
+    """
+
+    def __init__(
+        self, *, timeout: tuple[float, float] = (3.05, 10.0), proxy: str | None = None,
+        sslopt: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_sslopt(sslopt)
+        self.trust_env = False
+        self.timeout = timeout
+        self.sslopt = sslopt
+        self.aborted = False
+        self.through: Proxy | None = parse_proxy(proxy) if proxy else None
+        self._guard = threading.Lock()
+        self._lines: set[Line] = set()
+        self._calls = threading.local()
+        self.mount("https://", _Adapter(self))
+        self.mount("http://", _Adapter(self))
+
+    def abort(self) -> None:
+        """End every request under way: each raises :class:`Aborted`, and so does every later one.
+
+        Threads: any; never blocks; harmless twice.
+        """
+        self.aborted = True
+        with self._guard:
+            for line in self._lines:
+                line.abort()
+
+    def wake(self) -> None:
+        """Have the ``idle`` function of the requests under way called soon. Threads: any; never blocks."""
+        with self._guard:
+            for line in self._lines:
+                line.wake()
+
+    def close(self) -> None:
+        """End every request and give the connections back. Threads: any."""
+        self.abort()
+        super().close()
+
+    def fetch(
+        self, method: str, url: str, *, params: Any = None, data: bytes | None = None,
+        headers: Mapping[str, str] | None = None, timeout: tuple[float, float] | None = None,
+        deadline: float | None = None, max_body: int = 16 * 1024 * 1024,
+        idle: Callable[[], float] | None = None,
+    ) -> Answer:
+        """One request and its whole answer, whatever its status. Redirects are not followed.
+
+        Args:
+            params: Query parameters, added to those of ``url``.
+            data: Body of the request.
+            timeout: Instead of the session's.
+            deadline: Seconds for everything together, by default the sum of ``timeout``.
+            max_body: Bytes; a longer body is not read on.
+            idle: Called while the answer is awaited: at first, after :meth:`wake`, and when the seconds
+                that it returned have passed. What it raises ends the request and is raised here.
+
+        Raises:
+            ConnectFailed: No connection.
+            ConnectionLost: No whole answer: time-out, broken connection, bad HTTP.
+            AnswerTooLong: The body is longer than ``max_body``.
+            Aborted: :meth:`abort` was called.
+            ConfigurationError: No URL that can be asked.
+
+        Threads: any. No message of an error holds more of the URL than its host.
+        """
+        timeout = timeout or self.timeout
+        seconds = sum(timeout) if deadline is None else deadline
+        self._calls.now = _Call(time.monotonic() + seconds, idle)
+        try:
+            with self.request(
+                method, url, params=params, data=data, headers=dict(headers or {}), timeout=timeout,
+                stream=True, allow_redirects=False,
+            ) as response:
+                return Answer(response.status_code, response.headers, _body(response, max_body))
+        except StreamsError:
+            if self.aborted:
+                raise Aborted("aborted") from None
+            raise
+        except requests.exceptions.InvalidSchema:
+            raise ConfigurationError("a URL must begin with http:// or https://") from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema):
+            raise ConfigurationError("this is no complete http:// or https:// URL") from None
+        except requests.RequestException as error:
+            if self.aborted:
+                raise Aborted("aborted") from None
+            # Not its own text: that has the whole URL, and keys may be in it.
+            raise ConnectionLost(_plain(error)) from None
+        finally:
+            self._calls.now = None
+
+    # -- for the connections ---------------------------------------------------------------------
+
+    def call(self) -> _Call | None:
+        """The call of this thread that is under way."""
+        now: _Call | None = getattr(self._calls, "now", None)
+        return now
+
+    def add(self, line: Line) -> None:
+        """``line`` is about to be used."""
+        with self._guard:
+            self._lines.add(line)
+        if self.aborted:
+            line.abort()
+
+    def drop(self, line: Line) -> None:
+        """``line`` is closed."""
+        with self._guard:
+            self._lines.discard(line)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One :meth:`AbortableSession.fetch` under way."""
+
+    deadline: float
+    idle: Callable[[], float] | None
+
+
+def _body(response: requests.Response, limit: int) -> bytes:
+    announced = response.headers.get("Content-Length", "")
+    pieces = []
+    size = int(announced) if announced.isascii() and announced.isdigit() else 0
+    if size <= limit:
+        size = 0
+        for piece in response.iter_content(_CHUNK):
+            size += len(piece)
+            if size > limit:
+                break
+            pieces.append(piece)
+    if size > limit:
+        raise AnswerTooLong(f"the answer is longer than {limit} bytes")
+    return b"".join(pieces)
+
+
+def _plain(error: BaseException) -> str:
+    """What went wrong at the bottom of ``error``, without addresses."""
+    seen = [error]
+    while True:
+        last = seen[-1]
+        inner = [getattr(last, "reason", None), *last.args, last.__cause__, last.__context__]
+        below = next((e for e in inner if isinstance(e, BaseException) and e not in seen), None)
+        if below is None:
+            break
+        seen.append(below)
+    if any(isinstance(e, requests.exceptions.Timeout | TimeoutError) for e in seen):
+        return "no whole answer in time"
+    if isinstance(last, OSError) and last.strerror:
+        return last.strerror
+    return f"no whole answer: {type(last).__name__}"
+
+
+# -- under requests and urllib3 -------------------------------------------------------------------
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Makes ``requests`` use our connections."""
+
+    def __init__(self, session: AbortableSession) -> None:
+        self._session = session
+        super().__init__()
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **options)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": partial(_Pool, self._session), "https": partial(_TlsPool, self._session),
+        }
+
+    def send(
+        self, request: requests.PreparedRequest, stream: bool = False, timeout: Any = None,
+        verify: Any = True, cert: Any = None, proxies: Any = None,
+    ) -> requests.Response:
+        if self._session.aborted:
+            raise Aborted("aborted")
+        if verify is not True or cert or proxies:
+            raise ConfigurationError("give AbortableSession proxy= and sslopt=, not proxies, verify or cert")
+        return super().send(request, stream, timeout or self._session.timeout)
+
+
+class _Pool(HTTPConnectionPool):
+    def __init__(
+        self, session: AbortableSession, host: str, port: int | None = None, **options: Any,
+    ) -> None:
+        super().__init__(host, port, **options)
+        self.ConnectionCls = partial(_Connection, session)  # type: ignore[assignment]
+
+
+class _TlsPool(HTTPSConnectionPool):
+    def __init__(
+        self, session: AbortableSession, host: str, port: int | None = None, **options: Any,
+    ) -> None:
+        super().__init__(host, port, **options)
+        self.ConnectionCls = partial(_TlsConnection, session)  # type: ignore[assignment]
+
+
+class _Connection(HTTPConnection):
+    def __init__(self, session: AbortableSession, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._session = session
+
+    def connect(self) -> None:
+        self.sock: Any = _Wire(self._session, self.host, self.port, self.timeout, tls=False)
+
+    @property
+    def is_connected(self) -> bool:
+        return self.sock is not None and self.sock.quiet()
+
+
+class _TlsConnection(HTTPSConnection):
+    def __init__(self, session: AbortableSession, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._session = session
+
+    def connect(self) -> None:
+        self.sock: Any = _Wire(self._session, self.host, self.port, self.timeout, tls=True)
+        self.is_verified = True  # as far as the user wants it: urllib3 would warn at every request
+
+    @property
+    def is_connected(self) -> bool:
+        return self.sock is not None and self.sock.quiet()
+
+
+class _Wire:
+    """What ``http.client`` needs of a socket, over a line.
+
+    Like a socket it stays open until the files made of it are closed, too: an answer that ends with
+    its connection is read after ``http.client`` has closed the connection.
+    """
+
+    def __init__(
+        self, session: AbortableSession, host: str, port: int, timeout: float | None, tls: bool,
+    ) -> None:
+        self._session = session
+        self._line = Line()
+        self._left = b""
+        self._users = 1
+        self._timeout = timeout
+        limit = session.timeout[0] if timeout is None else timeout
+        session.add(self._line)
+        try:
+            self._line.open(host, port, limit, session.through)
+            if tls:
+                self._line.start_tls(_codec(session.sslopt, host), limit)
+        except BaseException:
+            self._release()
+            raise
+
+    def settimeout(self, timeout: float | None) -> None:
+        self._timeout = timeout
+
+    def quiet(self) -> bool:
+        """Whether it is open and has nothing to say, as it should between two requests."""
+        try:
+            self._line.receive()
+        except BlockingIOError:
+            return not self._line.aborted
+        except OSError:
+            pass
+        return False
+
+    def sendall(self, data: bytes) -> None:
+        try:
+            self._line.send(bytes(data), self._session.timeout[1] if self._timeout is None else self._timeout)
+        except ConnectionLost as error:
+            # http.client expects it: an early answer (413, 429) may be there to be read all the same.
+            raise BrokenPipeError(32, str(error)) from None
+
+    def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
+        self._users += 1
+        return io.BufferedReader(_Reader(self))
+
+    def read(self, most: int) -> bytes:
+        """At most ``most`` bytes, ``b""`` at the end."""
+        if not self._left:
+            self._left = self._receive()
+        data, self._left = self._left[:most], self._left[most:]
+        return data
+
+    def _receive(self) -> bytes:
+        line, call = self._line, self._session.call()
+        until = time.monotonic() + (_FOREVER if self._timeout is None else self._timeout)
+        idle = call.idle if call is not None else None
+        if call is not None:
+            until = min(until, call.deadline)
+        while True:
+            line.attention = False
+            pause = _FOREVER if idle is None else idle()
+            left = until - time.monotonic()
+            try:
+                data = line.receive()
+            except BlockingIOError:
+                data = None
+            if line.aborted:
+                raise Aborted("aborted")
+            if left <= 0:
+                raise TimeoutError("no answer in time")
+            if data is not None:
+                return data
+            line.wait(max(0.0, min(left, pause)))
+
+    def close(self) -> None:
+        """One user less; the last one gives the line back."""
+        self._users -= 1
+        if self._users == 0:
+            self._release()
+
+    def _release(self) -> None:
+        self._session.drop(self._line)
+        self._line.close()
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._wire.read(len(buffer))
+        buffer[:len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._wire.close()
+
+
+def _codec(sslopt: Mapping[str, Any] | None, host: str) -> TlsCodec:
+    try:
+        context = tls_context(sslopt)
+    except OSError as error:
+        raise ConnectFailed(f"TLS options: {error.strerror or error}") from None
+    return TlsCodec(context, (sslopt or {}).get("server_hostname") or host)
