@@ -205,9 +205,19 @@ class PriceBand(Event, frozen=True, kw_only=True):
 
 
 class Imbalance(Event, frozen=True, kw_only=True):
-    """Order imbalance before an auction; fields a venue does not give are None or ""."""
+    """Order imbalance before an auction; fields a venue does not give are None or "".
+
+    Attributes:
+        price: Price at which ``paired`` and ``imbalance`` (shares) are calculated.
+        near: Price at which the auction would clear with the orders of continuous trading.
+        far: Price at which it would clear with the auction's own orders alone.
+        side: ``buy``, ``sell``, ``none`` or the venue's own word.
+        auction: Which auction, as the venue codes it.
+    """
 
     price: Number | None = None
+    near: Number | None = None
+    far: Number | None = None
     paired: Number | None = None
     imbalance: Number | None = None
     side: str = ""

@@ -349,6 +349,13 @@ class Venue:
 
     # -- the conversation (network thread) ------------------------------------------------------
 
+    def inherit(self, previous: Venue) -> None:
+        """Take over what outlives a connection from the instance that served the one before: where a
+        session is to be resumed, a cursor, state that can not be asked for again.
+
+        Called once, before the first :meth:`add` and :meth:`opened`; ``previous`` is not used afterwards.
+        """
+
     def add(self, route: Route) -> None:
         """Messages of this route may come from now on: prepare tables and ``route.parse``."""
         self.routes[route.channel, route.native] = route
@@ -387,6 +394,10 @@ class Venue:
         """``(interval in seconds, frames)`` to be sent whenever nothing else was sent for that
         long; None where the venue asks for none."""
         return None
+
+    def goodbye(self) -> Sequence[bytes | str]:
+        """Frames to send before our own polite close, where the venue wants to be told."""
+        return ()
 
     # -- whole books -----------------------------------------------------------------------------
 
