@@ -1,0 +1,403 @@
+"""One TCP connection, plain or TLS, direct or through a proxy, whose every wait can be cut short.
+
+The socket never blocks: every wait is a poll of the socket and of a wake-up pair, so ``wake()`` and
+``abort()`` of another thread act at once in any phase (resolving, connecting, proxy, TLS, reading,
+sending), and every phase has its own time-out.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..errors import Aborted, ConnectFailed, ConnectionLost
+from . import names
+from .proxies import Proxy, pass_through
+from .tls import TlsCodec
+
+__all__ = ["BLOCK", "Line", "peer_name"]
+
+BLOCK = 65536  # bytes of one read; larger blocks measured no faster, and hold data back longer
+_LONGEST_WAIT = 3600.0  # a poll's milliseconds must fit a C int
+# 10035 is WSAEWOULDBLOCK.
+_IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR, 10035}
+
+# Half-open connections are the watchdog's business (it knows how long silence is normal); the kernel's
+# keep-alive only makes sure that a forgotten one ends at all. Not every system has every option.
+_SOCKET_OPTIONS = [
+    (getattr(socket, level), getattr(socket, name), value)
+    for level, name, value in (
+        ("IPPROTO_TCP", "TCP_NODELAY", 1),
+        ("SOL_SOCKET", "SO_KEEPALIVE", 1),
+        ("IPPROTO_TCP", "TCP_KEEPIDLE", 30),
+        ("IPPROTO_TCP", "TCP_KEEPALIVE", 30),  # what macOS calls TCP_KEEPIDLE
+        ("IPPROTO_TCP", "TCP_KEEPINTVL", 10),
+        ("IPPROTO_TCP", "TCP_KEEPCNT", 3),
+    )
+    if hasattr(socket, name)
+]
+
+
+class Waiter(Protocol):
+    """Waits until a socket is ready or the wake-up pair is poked."""
+
+    def wait(self, seconds: float) -> bool:
+        """True when the socket is ready; False after the time, or after a poke."""
+
+
+class PollWaiter:
+    """By ``select.poll``: registered once, no limit on descriptors.
+
+    Args:
+        sock: What to wait for; None: only for a poke.
+        poked: The reading end of the wake-up pair; emptied when it is poked.
+        writing: Wait until the socket takes data instead of until it gives some.
+    """
+
+    def __init__(self, sock: socket.socket | None, poked: socket.socket, writing: bool = False) -> None:
+        self._poked = poked
+        self._poked_fd = poked.fileno()
+        poller = select.poll()
+        poller.register(poked, select.POLLIN)
+        if sock is not None:
+            poller.register(sock, select.POLLOUT if writing else select.POLLIN)
+        self._poll = poller.poll
+
+    def wait(self, seconds: float) -> bool:
+        ready = False
+        for fd, _ in self._poll(min(seconds, _LONGEST_WAIT) * 1000.0):
+            if fd == self._poked_fd:
+                _empty(self._poked)
+            else:
+                ready = True
+        return ready
+
+
+class SelectWaiter:
+    """By ``select.select``, where there is no ``poll`` (Windows)."""
+
+    def __init__(self, sock: socket.socket | None, poked: socket.socket, writing: bool = False) -> None:
+        self._poked = poked
+        self._sock = sock
+        self._read = [poked] if sock is None or writing else [poked, sock]
+        self._write = [sock] if sock is not None and writing else []
+
+    def wait(self, seconds: float) -> bool:
+        # Windows reports a refused connection as an exceptional state, not as writable.
+        read, write, failed = select.select(self._read, self._write, self._write, min(seconds, _LONGEST_WAIT))
+        if self._poked in read:
+            _empty(self._poked)
+        return bool(write or failed or (self._sock is not None and self._sock in read))
+
+
+def _empty(poked: socket.socket) -> None:
+    try:
+        poked.recv(4096)
+    except OSError:
+        pass
+
+
+_waiter: Callable[..., Waiter] = PollWaiter if hasattr(select, "poll") else SelectWaiter
+
+
+def peer_name(host: str, port: int) -> str:
+    """``host:port`` as people write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Line:
+    """One connection. Threads: one owner; ``wake()`` and ``abort()`` from any.
+
+    Attributes:
+        attention: Somebody wants the owner to look around (``wake()``, ``abort()``); the owner
+            clears it before it looks.
+        aborted: ``abort()`` was called; never cleared.
+        receive: Next block of bytes without waiting: ``b""`` at the end of the stream.
+            Raises ``BlockingIOError`` when there is nothing yet, ``OSError`` when the connection broke.
+        wait: ``wait(seconds)`` until there is something to receive, or a poke, or the time is over.
+    """
+
+    receive: Callable[[], bytes]
+    wait: Callable[[float], object]
+
+    def __init__(self) -> None:
+        self.attention = False
+        self.aborted = False
+        # Re-entrant: a signal handler may call abort() while the same thread is inside wake().
+        self._lock = threading.RLock()
+        self._sock: socket.socket | None = None
+        self._poker: socket.socket | None = None
+        self._poked: socket.socket | None = None
+        self._tls: TlsCodec | None = None
+        self._writing: Waiter | None = None
+        self._peer = ""
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the owner look around. Threads: any; never blocks."""
+        if not self.attention:
+            self.attention = True
+            self._poke()
+
+    def abort(self) -> None:
+        """End whatever the owner is doing here. Threads: any; never blocks."""
+        self.aborted = True
+        self.attention = True
+        with self._lock:
+            if self._sock is not None:
+                _shut(self._sock)
+            self._poke()
+
+    def _poke(self) -> None:
+        with self._lock:
+            if self._poker is not None:
+                try:
+                    self._poker.send(b"!")
+                except OSError:
+                    pass  # full: the owner will wake up anyway
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def open(self, host: str, port: int, timeout: float, proxy: Proxy | None = None) -> None:
+        """Resolve, connect, and have the proxy connect, each within ``timeout`` seconds.
+
+        Raises:
+            ConnectFailed: No connection.
+            Aborted: ``abort()`` was called.
+        """
+        self._peer = peer_name(host, port)
+        poked, poker = socket.socketpair()
+        poked.setblocking(False)
+        poker.setblocking(False)
+        with self._lock:
+            self._poked, self._poker = poked, poker
+        if proxy is None:
+            self._connect(self._resolve(host, port, timeout), timeout)
+            return
+        self._connect(self._resolve(proxy.host, proxy.port, timeout), timeout)
+        if proxy.kind == "socks5":
+            host = str(self._resolve(host, port, timeout)[0][4][0])
+        name = peer_name(proxy.host, proxy.port)
+        try:
+            pass_through(self, proxy, host, port, time.monotonic() + timeout)
+        except TimeoutError:
+            raise ConnectFailed(f"the proxy {name} gave no answer within {timeout:g} s") from None
+        except OSError as error:
+            raise ConnectFailed(f"the proxy {name}: {error.strerror or error}") from None
+
+    def _resolve(self, host: str, port: int, timeout: float) -> list[names.Address]:
+        if names.is_numeric(host):
+            return names.numeric(host, port)
+        poke = self._poke
+        lookup = names.join(host, port, poke)
+        assert self._poked is not None
+        try:
+            waiter = _waiter(None, self._poked)
+            deadline = time.monotonic() + timeout
+            while not lookup.done:
+                left = deadline - time.monotonic()
+                self._check()
+                if left <= 0:
+                    raise ConnectFailed(f"the name {host} was not resolved within {timeout:g} s")
+                waiter.wait(left)
+        finally:
+            lookup.leave(poke)
+        self._check()
+        if not lookup.addresses:
+            raise ConnectFailed(f"the name {host} could not be resolved: {lookup.error or 'no address'}")
+        return lookup.addresses
+
+    def _connect(self, addresses: list[names.Address], timeout: float) -> None:
+        failures = []
+        for family, kind, protocol, _, address in addresses:
+            name = peer_name(str(address[0]), int(address[1]))
+            try:
+                self._connect_one(socket.socket(family, kind, protocol), address, timeout)
+                return
+            except TimeoutError:
+                failures.append(f"{name}: no answer within {timeout:g} s")
+            except OSError as error:
+                failures.append(f"{name}: {error.strerror or error}")
+        raise ConnectFailed("could not connect to " + "; ".join(failures))
+
+    def _connect_one(self, sock: socket.socket, address: Any, timeout: float) -> None:
+        assert self._poked is not None
+        try:
+            sock.setblocking(False)
+            for option in _SOCKET_OPTIONS:
+                sock.setsockopt(*option)
+            with self._lock:
+                self._sock = sock
+            self._check()
+            code = sock.connect_ex(address)
+            if code in _IN_PROGRESS:
+                self._await(_waiter(sock, self._poked, True), time.monotonic() + timeout)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+        except BaseException:
+            with self._lock:
+                self._sock = None
+                sock.close()
+            raise
+        self._writing = None
+        self.receive = functools.partial(sock.recv, BLOCK)
+        self.wait = _waiter(sock, self._poked).wait
+
+    def start_tls(self, codec: TlsCodec, timeout: float) -> None:
+        """Have the rest of the conversation encrypted, the handshake within ``timeout`` seconds.
+
+        Raises:
+            ConnectFailed: The peer, its certificate or its name was not accepted, or it stalled.
+            Aborted: ``abort()`` was called.
+        """
+        deadline = time.monotonic() + timeout
+        data = b""
+        try:
+            while not (done := codec.handshake(data)):
+                self.send_by(codec.outgoing(), deadline)
+                data = self.receive_by(deadline)
+                if not data:
+                    raise ConnectFailed(f"TLS with {self._peer}: the peer closed the connection")
+            if done:
+                self.send_by(codec.outgoing(), deadline)
+        except TimeoutError:
+            raise ConnectFailed(f"TLS with {self._peer} was not ready within {timeout:g} s") from None
+        except OSError as error:
+            raise ConnectFailed(f"TLS with {self._peer}: {error.strerror or error}") from None
+        self._tls = codec
+        self.receive = self._receive_tls
+        wait = self.wait
+        # A session that ended with data before it: the end is known, no socket will tell it again.
+        self.wait = lambda seconds: codec.ended or wait(seconds)
+
+    # -- talking ---------------------------------------------------------------------------------
+
+    def receive_by(self, deadline: float) -> bytes:
+        """Next block, waited for until ``deadline`` (of ``time.monotonic()``); ``b""`` at the end.
+
+        Raises:
+            TimeoutError: Nothing came.
+            OSError: The connection broke.
+            Aborted: ``abort()`` was called.
+        """
+        while True:
+            self._check()
+            try:
+                return self.receive()
+            except BlockingIOError:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError from None
+                self.wait(left)
+
+    def send(self, data: bytes, timeout: float) -> None:
+        """Send all of it.
+
+        Raises:
+            ConnectionLost: It did not all leave within ``timeout`` seconds, or the connection broke.
+            Aborted: ``abort()`` was called meanwhile.
+        """
+        if self._sock is None:
+            raise ConnectionLost("not connected")
+        try:
+            if self._tls is not None:
+                data = self._tls.encrypt(data)
+            self.send_by(data, time.monotonic() + timeout)
+        except TimeoutError:
+            raise ConnectionLost(f"{self._peer} took no data for {timeout:g} s") from None
+        except OSError as error:
+            self._check()
+            raise ConnectionLost(f"sending to {self._peer}: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Give everything back. Threads: the owner; harmless twice."""
+        if self._tls is not None and self._sock is not None and not self.aborted:
+            try:
+                self._sock.send(self._tls.goodbye())
+            except OSError:
+                pass
+        with self._lock:
+            for sock in (self._sock, self._poked, self._poker):
+                if sock is not None:
+                    sock.close()
+            self._sock = self._poked = self._poker = None
+        self.__dict__.pop("receive", None)
+        self.__dict__.pop("wait", None)
+        self._writing = None
+
+    def _receive_tls(self) -> bytes:
+        codec, sock = self._tls, self._sock
+        assert codec is not None and sock is not None
+        if codec.ended:
+            return b""
+        data = sock.recv(BLOCK)
+        if not data:
+            return b""
+        plain = codec.decrypt(data)
+        answer = codec.outgoing()
+        if answer:
+            self.send_by(answer, time.monotonic() + 1.0)  # a key update: a few bytes
+        if not plain and not codec.ended:
+            raise BlockingIOError  # part of a record, or none of the application's
+        return plain
+
+    def send_by(self, data: bytes, deadline: float) -> None:
+        """Send raw bytes (after TLS). Raises as ``receive_by``."""
+        sock = self._sock
+        assert sock is not None
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[sock.send(view):]
+            except BlockingIOError:
+                if self._writing is None:
+                    assert self._poked is not None
+                    self._writing = _waiter(sock, self._poked, True)
+                self._await(self._writing, deadline)
+
+    def _await(self, waiter: Waiter, deadline: float) -> None:
+        while True:
+            self._check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if waiter.wait(left):
+                return
+
+    def _check(self) -> None:
+        if self.aborted:
+            raise Aborted("aborted")
+
+    def receive_exactly(self, most: int, deadline: float, flags: int = 0) -> bytes:
+        """At most ``most`` raw bytes (before TLS). Raises as ``receive_by``; the end is an ``OSError``."""
+        assert self._sock is not None
+        while True:
+            self._check()
+            try:
+                data = self._sock.recv(most, flags)
+            except BlockingIOError:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError from None
+                self.wait(left)
+                continue
+            if not data:
+                self._check()
+                raise OSError("the connection was closed")
+            return data
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # not connected yet, or no longer
