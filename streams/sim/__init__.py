@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from .binance import BinanceFuturesSim, BinanceSim
 from .faults import Fault
+from .huobi import HuobiSim
 from .market import Book, Instrument, Market
 from .server import LoopbackServer
 from .web import Request, Response, WebServer
 
 __all__ = [
-    "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "Instrument", "LoopbackServer", "Market",
-    "Request", "Response", "WebServer",
+    "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
+    "LoopbackServer", "Market", "Request", "Response", "WebServer",
 ]

@@ -141,6 +141,11 @@ class BinanceSim(MarketSim):
                                            market.last_tick)
         return self._ledgers[symbol]
 
+    def position(self, topic: str) -> int:
+        """The update id that the stream of a symbol has come to."""
+        symbol = topic.partition("@")[0].upper()
+        return self.market[symbol].sequence if symbol in self.market.symbols else 0
+
     def topic_added(self, topic: str) -> None:
         """Note which streams of a symbol have to be made."""
         name, _, stream = topic.partition("@")

@@ -234,10 +234,7 @@ class BinanceWire(Wire):
             return [(frames.TEXT, b'{"e":"depthUpdate","s":"\xff\xfe\xc0"}')]
         if kind == "binary":
             return [(frames.BINARY, bytes(range(256)))]
-        try:
-            last = self.server.position(symbol)
-        except LookupError:
-            last = 0
+        last = self.server.position(stream)
         price = b"1.00000000"
         levels = {b"nan": b'["NaN","1.0"],["%b","NaN"]', b"inf": b'["%b","Infinity"],["%b",1e999]',
                   b"negative": b'["%b","-5.00000000"]'}.get(kind.encode(), b'["%b","1.00000000"]')

@@ -149,7 +149,3 @@ class MarketSim(VenueServer):
                     self._move(self.market.symbols)
                     done += 1
                 self.flush()
-
-    def position(self, symbol: str) -> int:
-        """The update id of the last change of a symbol."""
-        return self.market[symbol].sequence

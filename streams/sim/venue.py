@@ -120,9 +120,12 @@ class VenueServer(WebServer):
         """The order book that a request asks for. Threads: the connection's own."""
         raise NotImplementedError
 
-    def position(self, symbol: str) -> int:
-        """The sequence number of the last update of a symbol. Threads: any."""
-        raise NotImplementedError
+    def position(self, topic: str) -> int:
+        """The sequence number of the last update of a topic's book; 0 if there is none.
+
+        Threads: any.
+        """
+        return 0
 
     def topic_added(self, topic: str) -> None:
         """A topic has its first subscriber. Called while `publishing` is held."""
@@ -330,6 +333,14 @@ class VenueServer(WebServer):
                 conn.queue(known[1])
             else:
                 self._trouble(conn).deliver(topic, symbol, known[0], book)
+
+    def tell(self, conn: Connection, topic: str, symbol: str, message: Outgoing) -> None:
+        """Send one client a message of a topic, as its faults will have it. Threads: any."""
+        if conn.trouble is None:
+            conn.queue_message(*message)
+        else:
+            conn.trouble.deliver(topic, symbol, message, False)
+        conn.peer.flush()
 
     def flush(self) -> None:
         """Send what was published. Threads: any."""
