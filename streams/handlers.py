@@ -1,0 +1,294 @@
+"""User callbacks on bounded queues, off the network thread.
+
+A :class:`Handlers` registry knows which callback wants which topics; what it hands to a stream are
+*listeners*, one per registration, to which the network thread offers events. House rules:
+
+ * An offer costs the network thread a fraction of a microsecond and never raises. It never waits,
+   except under the policy ``block``, and then for a bounded time.
+ * No user code runs under a lock, and no thread ever joins itself.
+ * Memory is bounded: at most ``maxsize`` events wait for a handler. What is lost is counted to the
+   unit, and announced as a :class:`~streams.events.StatusChange`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from .errors import ConfigurationError
+from .events import StatusChange
+from .listeners import ENDING, FINISHING, OPEN, Handler, Listener
+from .metrics import Metrics, NoMetrics
+from .queues import KINDS, Block
+
+__all__ = ["POLICIES", "Handlers", "Listener"]
+
+_log = logging.getLogger("streams.handlers")
+
+_H = TypeVar("_H", bound=Handler)
+
+POLICIES = tuple(KINDS)
+
+
+class Handlers:
+    """The callbacks of one manager, or of one stream without a manager.
+
+    Args:
+        metrics: Where drops, errors, times and queue lengths are counted.
+        name: For the log.
+        announce: Receives the :class:`StatusChange` events about handlers (``dropping``,
+            ``recovered``, ``slow``); None offers them to the handlers that listen to the status of
+            the exchange whose events were concerned. It must not block.
+    """
+
+    def __init__(self, metrics: Metrics | None = None, name: str = "", *,
+                 announce: Callable[[StatusChange], None] | None = None) -> None:
+        self.metrics: Metrics = NoMetrics() if metrics is None else metrics
+        self.name = name
+        self.hurried: frozenset[int] = frozenset()
+        self._version = 0
+        self._announce = announce
+        self._lock = threading.Lock()
+        self._quiet = threading.Condition(threading.Lock())
+        self._listeners: tuple[Listener, ...] = ()
+        self._leaving: list[tuple[Listener, threading.Thread]] = []
+        self._closers: list[int] = []
+        self._mode = OPEN
+
+    @property
+    def version(self) -> int:
+        """Rises with every change of the registrations. Threads: any."""
+        return self._version
+
+    @overload
+    def on(self, pattern: str | re.Pattern[str], handler: _H, *, policy: str = ..., maxsize: int = ...,
+           name: str | None = ..., block_timeout: float = ...) -> _H: ...
+
+    @overload
+    def on(self, pattern: str | re.Pattern[str], handler: None = None, *, policy: str = ...,
+           maxsize: int = ..., name: str | None = ...,
+           block_timeout: float = ...) -> Callable[[_H], _H]: ...
+
+    def on(self, pattern: str | re.Pattern[str], handler: Any = None, *, policy: str = "drop_oldest",
+           maxsize: int = 1000, name: str | None = None, block_timeout: float = 1.0) -> Any:
+        """Have ``handler(event)`` called for every event whose topic matches; also as a decorator.
+
+        Args:
+            pattern: A regular expression for the whole of ``exchange.channel.symbol``.
+            handler: Any callable that takes one event.
+            policy: What happens when events come faster than the handler takes them:
+                ``drop_oldest``; ``drop_newest``; ``conflate`` (the latest per exchange, kind and
+                symbol waits; of order books only the last change, so take the levels from the
+                store); ``block`` (the stream waits, at most ``block_timeout``); ``inline`` (no queue
+                and no thread: runs on the network thread, for handlers that only note a number).
+            maxsize: Events that may wait, at most (under ``conflate``: symbols).
+            name: For logs, metrics and ``status()``; the handler's own name unless given.
+            block_timeout: Seconds, for the policy ``block``.
+
+        Returns:
+            The handler, or a decorator when none was given.
+
+        Raises:
+            ConfigurationError: One of the arguments can not work.
+
+        Threads: any, a handler's included.
+        """
+        compiled = _compile(pattern)
+        _check_options(policy, maxsize, name, block_timeout)
+
+        def register(function: _H) -> _H:
+            _check_handler(function)
+            label = name or getattr(function, "__qualname__", None) or type(function).__name__
+            with self._lock:
+                listener = KINDS[policy](
+                    self, function, compiled, self._unique(label), maxsize, block_timeout)
+                listener.set_mode(self._mode)
+                self._listeners += (listener,)
+                self._version += 1
+            return function
+
+        return register if handler is None else register(handler)
+
+    def off(self, handler: Handler) -> bool:
+        """Remove all registrations of ``handler``; whether there were any.
+
+        What waits for it is dropped; a call that has begun goes on, and its thread ends with it.
+        Threads: any, the handler's own included.
+        """
+        with self._lock:
+            gone = [listener for listener in self._listeners if listener.handler == handler]
+            if not gone:
+                return False
+            self._listeners = tuple([one for one in self._listeners if one not in gone])
+            self._version += 1
+            self._leaving = [pair for pair in self._leaving if pair[1].is_alive()]
+            self._leaving += _workers(gone)
+        for listener in gone:
+            listener.set_mode(ENDING)
+            listener.report()
+        return True
+
+    def listeners(self, topic: str) -> tuple[Listener, ...]:
+        """Who listens to ``exchange.channel.symbol``; to be asked again when :attr:`version` has risen.
+
+        Threads: any.
+        """
+        return tuple([one for one in self._listeners if one.pattern.fullmatch(topic)])
+
+    def status(self) -> list[dict[str, Any]]:
+        """One dict per registration: ``name pattern policy queued handled dropped conflated errors
+        seconds slowest running`` (times in seconds). Threads: any."""
+        return [listener.status() for listener in self._listeners]
+
+    def unblock(self, thread_id: int) -> None:
+        """From now on, no offer of that thread waits under the policy ``block``, and one that waits
+        returns; what does not fit is dropped. For a stream that is being stopped. Threads: any."""
+        with self._lock:
+            self.hurried |= {thread_id}
+        for listener in self._listeners:
+            if isinstance(listener, Block):
+                listener.look_again()
+
+    def reblock(self, thread_id: int) -> None:
+        """Undo :meth:`unblock`; a stream's thread calls it when it ends or goes on. Threads: any."""
+        with self._lock:
+            self.hurried -= {thread_id}
+
+    def close(self, timeout: float) -> bool:
+        """End the worker threads: whether they have all ended in ``timeout`` seconds.
+
+        Half of the time is for finishing what waits, the other half for calls in progress; what has
+        not been handled by then is dropped. A handler may call it: its own thread, and those of
+        other handlers that are in ``close`` too, are not waited for. The registrations stay, and
+        :meth:`open` puts them back to work. Stop the streams first.
+
+        Threads: any.
+        """
+        begun, me = time.monotonic(), threading.get_ident()
+        with self._lock:
+            workers = _workers(self._listeners) + self._leaving
+            self._mode = FINISHING
+            for listener in self._listeners:
+                listener.set_mode(FINISHING)
+        with self._quiet:
+            self._closers.append(me)
+            self._quiet.notify_all()
+        try:
+            self._wait_ended(workers, begun + timeout / 2)
+            with self._lock:
+                if self._mode == FINISHING:  # else a handler has opened it again
+                    self._mode = ENDING
+                    for listener in self._listeners:
+                        listener.set_mode(ENDING)
+            self._wait_ended(workers, begun + timeout)
+            return self._join(workers, begun + timeout)
+        finally:
+            with self._quiet:
+                self._closers.remove(me)
+            for listener in self._listeners:
+                listener.report()
+
+    def open(self) -> None:
+        """Take in events again after :meth:`close`; does nothing when not closed. Threads: any."""
+        with self._lock:
+            if self._mode != OPEN:
+                self._mode = OPEN
+                for listener in self._listeners:
+                    listener.set_mode(OPEN)
+
+    # -- for the listeners
+
+    def announce(self, exchange: str, status: str, previous: str, reason: str) -> None:
+        """Publish something about a handler. Threads: any, outside all locks."""
+        change = StatusChange(exchange=exchange, symbol="", received=time.time_ns(), subject="handler",
+                              status=status, previous=previous, reason=reason)
+        try:
+            if self._announce is not None:
+                self._announce(change)
+                return
+        except Exception:
+            _log.exception("%s could not be announced", change)
+        for listener in self.listeners(f"{exchange}.status.*"):
+            listener.offer(change)
+
+    def worker_ended(self) -> None:
+        """A worker is about to end: have ``close`` look again."""
+        with self._quiet:
+            self._quiet.notify_all()
+
+    # -- helpers
+
+    def _unique(self, label: str) -> str:
+        taken = {listener.name for listener in self._listeners}
+        name, count = label, 1
+        while name in taken:
+            count += 1
+            name = f"{label}-{count}"
+        return name
+
+    def _waited_for(self, thread: threading.Thread | None) -> bool:
+        return thread is not None and thread.ident not in self._closers
+
+    def _wait_ended(self, workers: list[tuple[Listener, threading.Thread]], deadline: float) -> None:
+        with self._quiet:
+            self._quiet.wait_for(
+                lambda: not any(self._waited_for(listener.worker()) for listener, _ in workers),
+                max(0.0, deadline - time.monotonic()))
+
+    def _join(self, workers: list[tuple[Listener, threading.Thread]], deadline: float) -> bool:
+        ended = True
+        for _, thread in workers:
+            if self._waited_for(thread):
+                thread.join(max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():
+                    ended = False
+                    _log.warning("%s is still in its handler", thread.name)
+        return ended
+
+
+def _workers(listeners: Iterable[Listener]) -> list[tuple[Listener, threading.Thread]]:
+    """The listeners that have a thread, each with it."""
+    return [(one, thread) for one in listeners if (thread := one.worker()) is not None]
+
+
+def _compile(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
+        return pattern
+    if not isinstance(pattern, str):
+        raise ConfigurationError(
+            f"pattern must be a regular expression for 'exchange.channel.symbol', not {pattern!r}")
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigurationError(
+            f"pattern {pattern!r} is no regular expression ({error}); write for example "
+            r"r'binance\.trades\..+'") from None
+
+
+def _check_options(policy: str, maxsize: int, name: str | None, block_timeout: float) -> None:
+    if policy not in KINDS:
+        near = difflib.get_close_matches(str(policy), POLICIES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(POLICIES)}"
+        raise ConfigurationError(f"no policy is called {policy!r}: {hint}")
+    if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1:
+        raise ConfigurationError(f"maxsize must be a number of events, 1 or more, not {maxsize!r}")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ConfigurationError(f"name must be a text that is not empty, not {name!r}")
+    if (isinstance(block_timeout, bool) or not isinstance(block_timeout, (int, float))
+            or not 0 <= block_timeout < threading.TIMEOUT_MAX):
+        raise ConfigurationError(f"block_timeout must be seconds, 0 or more, not {block_timeout!r}")
+
+
+def _check_handler(function: object) -> None:
+    if not callable(function):
+        raise ConfigurationError(f"handler must be a function that takes an event, not {function!r}")
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)):
+        raise ConfigurationError(
+            f"handler {function!r} is a coroutine function: handlers are plain functions here")
