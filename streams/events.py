@@ -152,8 +152,8 @@ class BookUpdate(Event, frozen=True, kw_only=True):
         sequence: Sequence number of the book after this update, None where the venue has none.
     """
 
-    bids: list[Level]
-    asks: list[Level]
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
     sequence: int | None = None
     snapshot: bool = False
 

@@ -127,15 +127,21 @@ class BarSink(_EventSink):
         history = by_interval.get(event.interval)
         if history is None:
             history = by_interval[event.interval] = History(self._lock, KEPT_BARS)
-        bars = list(history)
-        at = len(bars) - 1
-        while at >= 0 and bars[at].start > event.start:
-            at -= 1                             # a revision of an older bar
-        if at >= 0 and bars[at].start == event.start:
-            history.replace(at, event)
-        elif at == len(bars) - 1:
+        if not len(history) or event.start > history[-1].start:
             history.append(event)
+        else:
+            self._revise(history, event)
         self.last = self.clock.tick()
+
+    @staticmethod
+    def _revise(history: History[Bar], event: Bar) -> None:
+        """Put ``event`` in the place of the bar with its start: the newest, nearly always."""
+        for back in range(1, len(history) + 1):
+            start = history[-back].start
+            if start == event.start:
+                history.replace(-back, event)
+            if start <= event.start:
+                return
 
 
 def sink_for(store: Store, writer: Writer, exchange: str, route: Route) -> Sink:

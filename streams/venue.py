@@ -254,6 +254,7 @@ class Venue:
         time_unit: Nanoseconds per unit of the times in its book messages.
         sparse: Channels whose silence means nothing (few trades is not a dead feed).
         options: Names of its own keyword options.
+        key_env, secret_env: Environment variables that may hold the credentials; the stream reads them.
 
     Attributes:
         rule: Sequencing rule of its books, see :mod:`streams.book`: ``dense``, ``bridged``,
@@ -283,6 +284,8 @@ class Venue:
     time_unit: ClassVar[int] = 1_000_000
     sparse: ClassVar[frozenset[str]] = frozenset({"trades", "bars"})
     options: ClassVar[tuple[str, ...]] = ()
+    key_env: ClassVar[tuple[str, ...]] = ()
+    secret_env: ClassVar[tuple[str, ...]] = ()
     rule: str = "unsequenced"
 
     def __init__(
@@ -338,6 +341,11 @@ class Venue:
     def endpoint(self, channel: str) -> str:
         """Path of the endpoint that serves ``channel``; one connection serves one endpoint."""
         return ""
+
+    def address(self, base: str, endpoint: str) -> str:
+        """The complete address of an endpoint; ``base`` is :attr:`url`, or what the user put in its
+        place."""
+        return base + endpoint
 
     def headers(self) -> Mapping[str, str]:
         """Extra headers of the handshake (credentials among them)."""

@@ -1,0 +1,267 @@
+"""What a stream keeps over all its connections: routes and their sinks, counters, who listens.
+
+The :class:`~streams.session.Session` of each connection writes through it, and the thread
+(:mod:`streams.stream`) and the user's calls meet it from the other side.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from .book import OrderBook
+from .events import BookUpdate, Event, Gap, StatusChange
+from .handlers import Handlers, Listener
+from .metrics import Metrics
+from .sequencing import RULES, BookKeeper
+from .sinks import Sink, sink_for
+from .store import Store, Table
+from .subscriptions import Subscriptions
+from .venue import BookDelta, BookSnapshot, Route, Venue
+
+__all__ = ["Counters", "Feed"]
+
+log = logging.getLogger("streams.feed")
+
+
+class Counters:
+    """What happened since the stream was made. Threads: the network thread writes, any reads."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.starts = 0
+        self.stops = 0
+        self.connects = 0
+        self.reconnects = 0
+        self.gaps = 0
+        self.resyncs = 0
+        self.checksum_failures = 0
+        self.malformed = 0
+        self.errors = 0
+        self.notices = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """All of them by name."""
+        return dict(vars(self))
+
+
+class Feed:
+    """The part of a stream that outlives a connection.
+
+    Args:
+        exchange: First key in the store, first word of topics for handlers.
+        name: Of the stream, for metrics.
+        facts: A venue instance for questions that need no connection.
+        store: What to write into.
+        handlers: Who wants events.
+        metrics: Where counts go.
+
+    Attributes:
+        deferred: Calls noted while the writer's lock is held; :meth:`drain` makes them.
+    """
+
+    def __init__(self, exchange: str, name: str, facts: Venue, store: Store, handlers: Handlers,
+                 metrics: Metrics) -> None:
+        self.exchange = exchange
+        self.name = name
+        self.facts = facts
+        self.store = store
+        self.handlers = handlers
+        self.metrics = metrics
+        self.writer = store.writer()
+        self.subscriptions = Subscriptions()
+        self.counters = Counters()
+        self.sinks: dict[Route, Sink] = {}
+        self.keepers: dict[Route, BookKeeper] = {}
+        self.deferred: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.on_lost: Callable[[Route, str], None] = _ignore
+        self._events: list[tuple[tuple[Listener, ...], Event]] = []
+        self._wired = -1                # version of the handlers that the routes were wired for
+
+    def count(self, name: str, value: int = 1) -> None:
+        """Add to a counter, here and in the metrics."""
+        setattr(self.counters, name, getattr(self.counters, name) + value)
+        self.metrics.inc(name, value, exchange=self.exchange, stream=self.name)
+
+    # -- routes -----------------------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        """Give each wanted route its place in the store, and take away those of the others.
+
+        Threads: the network thread, or, while none runs, one at a time.
+        """
+        wanted = dict.fromkeys(self.subscriptions.routes())
+        for route in [route for route in self.sinks if route not in wanted]:
+            self._detach(route)
+        for route in wanted:
+            if route not in self.sinks:
+                self._attach(route)
+
+    def _attach(self, route: Route) -> None:
+        with self.writer.lock:
+            if route.channel == "book":
+                keeper = self._new_keeper(route)
+                self.keepers[route] = keeper
+                self.sinks[route] = keeper
+            else:
+                self.sinks[route] = sink_for(self.store, self.writer, self.exchange, route)
+        self._wire(route)
+
+    def _new_keeper(self, route: Route) -> BookKeeper:
+        facts = self.facts
+        book = OrderBook(
+            self.exchange, route.symbol, self.writer.lock, time_unit=facts.time_unit,
+            sequenced=RULES[facts.rule].sequenced, depth=facts.depth)
+        return BookKeeper(book, route, facts.rule, self.writer.clock, self._book_changed, self._book_lost)
+
+    def _detach(self, route: Route) -> None:
+        """Nobody wants it any more: its book is closed and leaves the store."""
+        sink = self.sinks.pop(route)
+        with self.writer.lock:
+            sink.disconnected("closed", "unsubscribed")
+            if self.keepers.pop(route, None) is not None:
+                self.store.orderbooks.get(self.exchange, Table()).pop(route.symbol, None)
+        self.drain()
+
+    def mark(self, status: str, reason: str) -> None:
+        """The connection is gone: mark what depends on it (``stale``, ``closed``)."""
+        with self.writer.lock:
+            for sink in self.sinks.values():
+                sink.disconnected(status, reason)
+        self.drain()
+
+    def connected(self) -> None:
+        """A connection was made: books wait for their snapshots."""
+        with self.writer.lock:
+            for sink in self.sinks.values():
+                sink.connected()
+        self.drain()
+
+    # -- handlers ---------------------------------------------------------------------------------
+
+    def rewire(self) -> None:
+        """Follow changes in the set of handlers. Threads: network thread, or none running."""
+        if self._wired != self.handlers.version:
+            self._wired = self.handlers.version
+            for route in self.sinks:
+                self._wire(route)
+
+    def _wire(self, route: Route) -> None:
+        """Lead a route's events to its sink, and past the handlers if any wants them."""
+        sink = self.sinks[route]
+        if route.symbol.endswith("*"):
+            route.apply = self._noting_any(sink, route)
+            return
+        listeners = self.handlers.listeners(f"{self.exchange}.{route.channel}.{route.symbol}")
+        if not listeners:
+            route.apply = sink.apply
+        elif isinstance(sink, BookKeeper):
+            route.apply = self._noting_book(sink, listeners)
+        else:
+            route.apply = self._noting(sink, listeners)
+
+    def _noting(self, sink: Sink, listeners: tuple[Listener, ...]) -> Callable[[Event], None]:
+        apply, note = sink.apply, self._events.append
+
+        def applied(event: Event) -> None:
+            apply(event)
+            note((listeners, event))
+        return applied
+
+    def _noting_any(self, sink: Sink, route: Route) -> Callable[[Event], None]:
+        """For a wildcard: who listens depends on each event's own symbol."""
+        known: dict[str, tuple[Listener, ...]] = {}
+
+        def applied(event: Event) -> None:
+            sink.apply(event)
+            listeners = known.get(event.symbol)
+            if listeners is None:
+                topic = f"{self.exchange}.{route.channel}.{event.symbol}"
+                listeners = known[event.symbol] = self.handlers.listeners(topic)
+            if listeners:
+                self._events.append((listeners, event))
+        return applied
+
+    def _noting_book(
+        self, keeper: BookKeeper, listeners: tuple[Listener, ...]
+    ) -> Callable[[BookDelta | BookSnapshot], None]:
+        apply, book, clock, note = keeper.apply, keeper.book, keeper.clock, self._events.append
+        exchange, symbol, unit = book.exchange, book.symbol, self.facts.time_unit
+        sequenced = RULES[self.facts.rule].sequenced
+
+        def applied(delta: BookDelta | BookSnapshot) -> None:
+            before = book.stamp
+            apply(delta)
+            if book.stamp == before:
+                return                          # held, dropped or refused
+            written = book.delta
+            if written is delta:
+                bids, asks, whole = tuple(delta.bids), tuple(delta.asks), False
+            else:
+                view = book.view()
+                (bids, asks), whole = view.depth(len(view["bids"]) + len(view["asks"])), True
+            time = written.time if written is not None else 0
+            note((listeners, BookUpdate(
+                exchange=exchange, symbol=symbol, timestamp=time * unit if time else None,
+                received=clock.now, bids=bids, asks=asks,
+                sequence=delta.last if sequenced else None, snapshot=whole)))
+        return applied
+
+    def emit(self, channel: str, event: Event) -> None:
+        """Offer a rare event (a status, a gap) to whoever listens. Threads: any, holding no lock."""
+        for listener in self.handlers.listeners(f"{self.exchange}.{channel}.{event.symbol}"):
+            listener.offer(event)
+
+    def status_change(self, subject: str, status: str, *, symbol: str = "", previous: str = "",
+                      reason: str = "") -> None:
+        """Announce a :class:`StatusChange`. Threads: any, holding no lock."""
+        self.emit("status", StatusChange(
+            exchange=self.exchange, symbol=symbol, received=self.writer.clock.now, subject=subject,
+            status=status, previous=previous, reason=reason))
+
+    def drain(self) -> None:
+        """Do what was noted under the lock. Threads: whoever held it, holding it no more."""
+        while self.deferred:
+            calls, self.deferred = self.deferred, []
+            for call, args in calls:
+                call(*args)
+        if self._events:
+            events = self._events[:]
+            self._events.clear()
+            for listeners, event in events:
+                for listener in listeners:
+                    listener.offer(event)
+
+    @property
+    def noted(self) -> bool:
+        """Whether :meth:`drain` has anything to do."""
+        return bool(self.deferred or self._events)
+
+    # -- what keepers report, under the lock ----------------------------------------------------
+
+    def _book_changed(self, keeper: BookKeeper, status: str, reason: str) -> None:
+        book = keeper.book
+        if status == "live":
+            self.store.orderbooks.setdefault(self.exchange, Table()).setdefault(book.symbol, book)
+        self.deferred.append((self._announce_book, (book.symbol, status, reason)))
+
+    def _announce_book(self, symbol: str, status: str, reason: str) -> None:
+        log.info("%s %s: order book is %s%s", self.exchange, symbol, status, f" ({reason})" if reason else "")
+        self.status_change("book", status, symbol=symbol, reason=reason)
+
+    def _book_lost(self, keeper: BookKeeper, reason: str, expected: int | None, got: int | None) -> None:
+        if expected is not None and got is not None:
+            self.count("gaps")
+            gap = Gap(exchange=self.exchange, symbol=keeper.route.symbol, received=keeper.clock.now,
+                      channel=keeper.route.channel, expected=expected, got=got)
+            self.deferred.append((self.emit, ("gaps", gap)))
+        self.deferred.append((self._announce_loss, (keeper.route, reason)))
+
+    def _announce_loss(self, route: Route, reason: str) -> None:
+        log.warning("%s %s: order book has to be rebuilt: %s", self.exchange, route.symbol, reason)
+        self.on_lost(route, reason)
+
+
+def _ignore(route: Route, reason: str) -> None:
+    """No connection, nothing to ask for a snapshot."""

@@ -1,0 +1,68 @@
+"""The public state of a stream, and what happens to running streams at interpreter exit."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+__all__ = ["Lifecycle", "STATES", "Stoppable", "at_exit"]
+
+# What each permits:
+#   new         made, never started; start() is next
+#   connecting  on the way: resolving, connecting, logging in
+#   live        connected and served; books may still be syncing, each says so itself
+#   stale       connected, but no data for too long; about to be replaced
+#   backoff     waiting before the next attempt
+#   paused      staying away until resume(), or until the market opens
+#   stopped     the thread has ended because it was asked to; start() is allowed
+#   failed      the thread has ended because going on was pointless; last_error says why
+STATES = ("new", "connecting", "live", "stale", "backoff", "paused", "stopped", "failed")
+
+
+class Lifecycle:
+    """State, since when, and the last error. Threads: the stream's writes, any reads.
+
+    Args:
+        announce: Called as ``announce(previous, state, reason)`` after each change.
+    """
+
+    def __init__(self, announce: Callable[[str, str, str], None], state: str = "new") -> None:
+        self.state = state
+        self.since = time.time_ns()
+        self.last_error: str | None = None
+        self._announce = announce
+
+    def set(self, state: str, reason: str = "") -> None:
+        """Enter a state."""
+        previous = self.state
+        if state != previous:
+            self.state = state
+            self.since = time.time_ns()
+            self._announce(previous, state, reason)
+
+
+class Stoppable(Protocol):
+    """What :func:`at_exit` needs of a stream."""
+
+    def ask_to_stop(self) -> None: ...
+    def abort(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+
+
+def at_exit(running: Callable[[], Iterable[Stoppable]]) -> None:
+    """End the threads that still run when the interpreter exits: they are daemons, and would be
+    frozen in the middle of whatever they do."""
+    def end() -> None:
+        streams = list(running())
+        for stream in streams:
+            stream.ask_to_stop()
+        for stream in streams:
+            stream.abort()
+        deadline = time.monotonic() + 1.0
+        for stream in streams:
+            if stream is not threading.current_thread():
+                stream.join(max(deadline - time.monotonic(), 0.0))
+    atexit.register(end)

@@ -1,0 +1,155 @@
+"""Getting whole books: asking for snapshots, paced, again when they fail or come too old.
+
+A venue says how (:meth:`streams.venue.Venue.refresh`): by REST, by a frame of its own, or by
+subscribing anew. When to ask, and how long to wait before asking again, is decided here for all.
+Threads: the network thread, except where said.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from .feed import Feed
+from .venue import RestRequest, Route, Venue
+
+__all__ = ["Conversation", "Refresher", "RestSource"]
+
+log = logging.getLogger("streams.refresh")
+
+FIRST_PAUSE = 0.1       # seconds between the first and the second attempt; doubles
+LONGEST_PAUSE = 10.0
+FRAME_PATIENCE = 5.0    # seconds an answer to a frame of the venue's own may take
+
+
+class RestSource(Protocol):
+    """Who fetches (:mod:`streams.rest`)."""
+
+    def fetch(self, request: RestRequest,
+              done: Callable[[str, bytes | None, str, float], None]) -> None:
+        """Call ``done(url, body, error, retry_after)`` from some thread, once; body is None on error."""
+
+
+class Conversation(Protocol):
+    """What this needs of the session."""
+
+    def send(self, frames: Iterable[bytes | str]) -> None: ...
+    def may_send(self, now: float) -> bool: ...
+    def post(self, call: Callable[[], None]) -> None: ...
+    def answered(self, route: Route, body: bytes) -> None: ...
+    def record_http(self, url: str, body: bytes) -> None: ...
+
+
+class _Wish:
+    """One book that needs a snapshot."""
+
+    __slots__ = ("due", "attempts", "asked")
+
+    def __init__(self, due: float) -> None:
+        self.due = due              # monotonic seconds: ask then; for one asked: ask again then
+        self.attempts = 0
+        self.asked = False
+
+
+class Refresher:
+    """The wishes of one connection."""
+
+    def __init__(self, feed: Feed, venue: Venue, rest: RestSource, session: Conversation) -> None:
+        self._feed = feed
+        self._venue = venue
+        self._rest = rest
+        self._session = session
+        self._wishes: dict[Route, _Wish] = {}
+        self._checked: dict[Route, float] = {}      # quiet books: when to suspect them again
+        feed.on_lost = self.lost
+
+    def ask(self, route: Route, now: float) -> None:
+        """``route`` was (re)subscribed: its book needs a snapshot, if the venue gives them on request."""
+        keeper = self._feed.keepers.get(route)
+        if keeper is not None and keeper.sends_deltas and self._venue.refresh(route) is not None:
+            self._wishes[route] = _Wish(now)
+
+    def lost(self, route: Route, reason: str) -> None:
+        """A book can not go on, or the snapshot that came was of no use: a new one is needed."""
+        now = time.monotonic()
+        wish = self._wishes.get(route)
+        if wish is None:
+            wish = self._wishes[route] = _Wish(now)
+            self._feed.count("resyncs")
+        elif wish.asked:
+            self._later(wish, now)
+
+    def silent(self, route: Route, now: float, reason: str) -> None:
+        """A live feed has said nothing for long. It may be quiet, or forgotten by the venue: mark
+        it, and subscribe it anew; then not again before twice that time."""
+        due, pause = self._checked.get(route, 0.0), 60.0
+        with self._feed.writer.lock:
+            self._feed.sinks[route].silent(reason)
+        if now >= due:
+            self._checked[route] = now + pause
+            log.warning("%s %s: %s, subscribing anew", self._feed.exchange, route.symbol, reason)
+            self._subscribe_anew(route, now)
+
+    def forget(self, route: Route) -> None:
+        """Nobody wants it any more."""
+        self._wishes.pop(route, None)
+        self._checked.pop(route, None)
+
+    def tick(self, now: float) -> None:
+        """Ask for what is due; drop the wishes that have come true."""
+        for route, wish in list(self._wishes.items()):
+            keeper = self._feed.keepers.get(route)
+            if keeper is None or keeper.ready:
+                del self._wishes[route]
+            elif wish.due <= now and self._session.may_send(now):
+                self._ask_now(route, wish, now)
+
+    def pause(self, now: float) -> float:
+        """Seconds until something is due."""
+        return max(min((wish.due for wish in self._wishes.values()), default=now + 60.0) - now, 0.005)
+
+    def _ask_now(self, route: Route, wish: _Wish, now: float) -> None:
+        wish.attempts += 1
+        wish.asked = True
+        how = self._venue.refresh(route)
+        if isinstance(how, RestRequest):
+            wish.due = now + 60.0                   # the answer moves it; REST has time-outs of its own
+            self._rest.fetch(how, self._door(route, wish))
+        elif how is not None:
+            wish.due = now + FRAME_PATIENCE
+            self._session.send(how)
+        else:
+            self._later(wish, now)
+            self._subscribe_anew(route, now)
+
+    def _door(self, route: Route, wish: _Wish) -> Callable[[str, bytes | None, str, float], None]:
+        """Where a REST answer comes in. Threads: a worker's; the rest happens in the network thread."""
+        def done(url: str, body: bytes | None, error: str, retry_after: float) -> None:
+            if body is not None:
+                self._session.record_http(url, body)
+            self._session.post(lambda: self._answer(route, wish, body, error, retry_after))
+        return done
+
+    def _answer(self, route: Route, wish: _Wish, body: bytes | None, error: str,
+                retry_after: float) -> None:
+        if self._wishes.get(route) is not wish:
+            return                                  # unsubscribed, or asked for anew, meanwhile
+        now = time.monotonic()
+        if body is None:
+            log.warning("%s %s: no snapshot: %s", self._feed.exchange, route.symbol, error)
+            self._feed.count("errors")
+            self._later(wish, now, retry_after)
+            return
+        self._later(wish, now)                      # unless it makes the book live, ask again then
+        self._session.answered(route, body)
+
+    def _later(self, wish: _Wish, now: float, at_least: float = 0.0) -> None:
+        wish.asked = False
+        wish.due = now + max(at_least, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(wish.attempts - 1, 10)))
+
+    def _subscribe_anew(self, route: Route, now: float) -> None:
+        """Unsubscribe and subscribe: the venue starts the feed from the beginning."""
+        self._session.send(self._venue.unsubscribe(route.topics))
+        self._feed.subscriptions.again(route.topics, now)

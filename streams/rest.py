@@ -1,0 +1,156 @@
+"""REST beside the stream: snapshots for books, fallbacks, and ready sessions for users' own calls.
+
+All calls of one exchange go through one :class:`Rest`: it keeps the venue's weight limit, obeys
+Retry-After, and can be ended at once. It never blocks a network thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .backoff import RollingWindow
+from .errors import StreamsError, TransportError
+from .metrics import Metrics, NoMetrics
+from .pool import Pool
+from .venue import RestRequest
+
+if TYPE_CHECKING:
+    from .http import AbortableSession, Answer
+
+__all__ = ["Rest", "RestRefused"]
+
+WORKERS = 4             # snapshots fetched at the same time, per exchange
+DEFAULT_RETRY = 5.0     # seconds to stay away after a refusal without Retry-After
+
+
+class RestRefused(TransportError):
+    """The server answered, but not with what was asked for.
+
+    Attributes:
+        status: The HTTP status.
+        retry_after: Seconds not to ask again, 0.0 when it did not say.
+    """
+
+    def __init__(self, message: str, status: int, retry_after: float) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Rest:
+    """The REST side of one exchange.
+
+    Args:
+        exchange: For messages and metrics.
+        base_url: Scheme, host, port.
+        limit: ``(weight, seconds)``.
+        proxy, sslopt: As for a stream.
+        metrics: Where requests are counted.
+
+    Threads: any, for everything.
+    """
+
+    def __init__(
+        self, exchange: str, base_url: str, limit: tuple[int, float], *, proxy: str | None = None,
+        sslopt: Mapping[str, Any] | None = None, metrics: Metrics | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.base_url = base_url.rstrip("/")
+        self._proxy = proxy
+        self._sslopt = sslopt
+        self._metrics = metrics or NoMetrics()
+        self._window = RollingWindow(*limit)
+        self._turn = threading.Condition()
+        self._not_before = 0.0              # monotonic: the server asked us to stay away until then
+        self._closed = False
+        self._session: AbortableSession | None = None
+        self._pool = Pool(WORKERS, f"streams-rest-{exchange}")
+
+    def session(self) -> AbortableSession:
+        """A ``requests.Session`` with this exchange's proxy, TLS and time-outs. Made when first asked
+        for: importing ``requests`` takes longer than all the rest of this package."""
+        with self._turn:
+            if self._closed:
+                raise TransportError(f"{self.exchange}: REST is closed")
+            if self._session is None:
+                from .http import AbortableSession
+                self._session = AbortableSession(proxy=self._proxy, sslopt=self._sslopt)
+            return self._session
+
+    def fetch(self, request: RestRequest,
+              done: Callable[[str, bytes | None, str, float], None]) -> None:
+        """Make a call beside the caller's thread; ``done(url, body, error, retry_after)`` is called
+        from a worker, exactly once, unless this is closed before. ``body`` is None on error."""
+        def work() -> None:
+            url = self.base_url + request.path
+            try:
+                body = self.get(request)
+            except StreamsError as error:
+                if not self._closed:
+                    done(url, None, str(error), getattr(error, "retry_after", 0.0) or 0.0)
+            else:
+                query = "&".join(f"{name}={value}" for name, value in request.params.items())
+                done(f"{url}?{query}" if query else url, body, "", 0.0)
+        if not self._closed:
+            self._pool.submit(work)
+
+    def get(self, request: RestRequest, timeout: float | None = None) -> bytes:
+        """Make a call in this thread, when the limit allows it.
+
+        Args:
+            timeout: Seconds, waiting for the limit included; None: the session's.
+
+        Raises:
+            RestRefused: Any status but 200.
+            TransportError: No answer; or this was closed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._wait_turn(request.weight, deadline)
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+        result = "failed"
+        try:
+            answer = self.session().fetch(
+                "GET", self.base_url + request.path, params=dict(request.params),
+                headers=dict(request.headers), deadline=left)
+            result = str(answer.status)
+        finally:
+            self._metrics.inc("rest_requests", exchange=self.exchange, result=result)
+        if answer.status == 200:
+            return answer.body
+        raise self._refused(request, answer)
+
+    def close(self) -> None:
+        """End every call under way, at once; later ones raise."""
+        with self._turn:
+            self._closed = True
+            session, self._session = self._session, None
+            self._turn.notify_all()
+        if session is not None:
+            session.close()
+        self._pool.close()
+
+    def _wait_turn(self, weight: int, deadline: float | None) -> None:
+        with self._turn:
+            while not self._closed:
+                now = time.monotonic()
+                wait = max(self._not_before - now, self._window.wait(now, weight))
+                if wait <= 0:
+                    self._window.spend(now, weight)
+                    return
+                if deadline is not None and now + wait > deadline:
+                    raise TransportError(f"{self.exchange}: the REST limit leaves no room for {wait:.1f} s")
+                self._turn.wait(wait)
+        raise TransportError(f"{self.exchange}: REST is closed")
+
+    def _refused(self, request: RestRequest, answer: Answer) -> RestRefused:
+        retry_after = answer.retry_after or 0.0
+        if answer.status in (418, 429):
+            # Every further call would lengthen the ban, so all of them wait.
+            retry_after = retry_after or DEFAULT_RETRY
+            with self._turn:
+                self._not_before = max(self._not_before, time.monotonic() + retry_after)
+        return RestRefused(f"{request.path}: HTTP {answer.status} {answer.body[:80]!r}", answer.status,
+                           retry_after)

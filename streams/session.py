@@ -1,0 +1,478 @@
+"""One connection of a stream: drives one venue over one transport into the feed.
+
+Everything here runs in the network thread, as the transport's :class:`~streams.transports.base.Receiver`,
+except :meth:`Session.wake` and what puts something into the inbox. The session ends by ending its
+transport; why, it leaves in :attr:`Session.verdict`. The thread decides what comes next.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from .backoff import RollingWindow
+from .errors import StreamsError, TransportError
+from .feed import Feed
+from .refresh import Refresher, RestSource
+from .transports.base import Transport
+from .venue import (
+    Acked, Failed, Item, Malformed, Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal,
+    Unsubscribed, Venue,
+)
+
+__all__ = ["Recording", "Session", "Verdict"]
+
+log = logging.getLogger("streams.session")
+
+TICK = 0.25             # longest pause between two looks at what is due, seconds
+SAMPLES = 5             # malformed messages shown in the log, per connection
+LOGIN = 10.0            # seconds a venue may take to let us in
+UNANSWERED = 3          # times a subscription is sent before the connection counts as broken
+
+
+class Recording(Protocol):
+    """What a recorder is told (:mod:`streams.record`)."""
+
+    def opened(self, stream: str, url: str) -> None: ...
+    def received(self, stream: str, messages: Sequence[bytes], now: int) -> None: ...
+    def sent(self, stream: str, data: bytes | str, secret: bool) -> None: ...
+    def http(self, stream: str, url: str, body: bytes) -> None: ...
+    def closed(self, stream: str, reason: str) -> None: ...
+
+
+class Verdict:
+    """Why the session ended itself. ``after``: seconds not to reconnect; ``planned``: nobody's fault;
+    ``fatal``: going on is pointless."""
+
+    def __init__(self, error: StreamsError, *, after: float = 0.0, planned: bool = False,
+                 fatal: bool = False) -> None:
+        self.error = error
+        self.after = after
+        self.planned = planned
+        self.fatal = fatal
+
+
+class Session:
+    """One connection's conversation.
+
+    Args:
+        feed: What outlives the connection.
+        venue: A fresh venue instance.
+        name: The stream's, for the log and the recording.
+        rest: Fetches snapshots.
+        stale_after: Seconds without data after which the feed counts as stale.
+        until: When to end politely, ns since the epoch (the market closes), or None.
+        recorder: Keeps raw frames, or None.
+        on_state: Called with ``live`` or ``stale`` and a reason.
+    """
+
+    def __init__(
+        self, feed: Feed, venue: Venue, name: str, rest: RestSource, *, stale_after: float,
+        until: int | None = None, recorder: Recording | None = None,
+        on_state: Callable[[str, str], None],
+    ) -> None:
+        self.feed = feed
+        self.venue = venue
+        self.name = name
+        self.verdict: Verdict | None = None
+        self.last_data = 0.0            # monotonic seconds of the last message
+        self.opened_at = 0.0            # monotonic seconds; 0.0: it never opened
+        self._opened_ns = 0
+        self._transport: Transport | None = None
+        self._stale_after = stale_after
+        self._until = until
+        self._recorder = recorder
+        self._on_state = on_state
+        self._pace = RollingWindow(*venue.limits.messages)
+        self._refresher = Refresher(feed, venue, rest, self)
+        self._signals: deque[Signal] = deque()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._seen = -1                 # version of the wanted routes that the venue knows
+        self._known: dict[Route, None] = {}     # routes the venue has been told of
+        self._ready = False
+        self._finishing = False         # somebody asked for a polite end
+        self._closed = False            # and the transport has been told
+        self._last_life = 0.0           # monotonic seconds of the last sign of life
+        self._last_sent = 0.0
+        self._probed: float | None = None
+        self._unanswered = 0
+        self._malformed_shown = 0
+        self._next_watch = 0.0
+        self._reported = feed.counters.messages
+        venue.session.apply = self._signals.append
+
+    # -- other threads ---------------------------------------------------------------------------
+
+    def use(self, transport: Transport) -> None:
+        """The transport this session speaks through. Threads: the stream's, before it runs."""
+        self._transport = transport
+
+    def wake(self) -> None:
+        """Have the network thread look at what is due. Threads: any."""
+        if self._transport is not None:
+            self._transport.wake()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have ``call`` made in the network thread. Threads: any."""
+        self._inbox.append(call)
+        self.wake()
+
+    def finish(self) -> None:
+        """End politely and soon, without a verdict. Threads: any."""
+        self._finishing = True
+        self.wake()
+
+    # -- the transport's receiver ----------------------------------------------------------------
+
+    def opened(self) -> None:
+        """See Receiver."""
+        now = time.monotonic()
+        self.opened_at = self._last_life = self.last_data = self._last_sent = now
+        self.feed.count("connects")
+        self._opened_ns = time.time_ns()
+        self.feed.subscriptions.reset()
+        self._follow_routes()
+        self.feed.connected()
+        if self._recorder is not None:
+            self._recorder.opened(self.name, self.transport.target.url)
+        self._take(self.venue.opened(time.time_ns()))
+
+    def received(self, messages: Sequence[bytes]) -> None:
+        """See Receiver. The hot path: everything per message is in the inner loop."""
+        feed = self.feed
+        writer = feed.writer
+        writer.clock.now = now = time.time_ns()
+        if self._recorder is not None:
+            self._recorder.received(self.name, messages, now)
+        with writer.lock:
+            receive = self.venue.receive
+            left = iter(messages)
+            while True:
+                try:
+                    for raw in left:
+                        for route, event in receive(raw, now):
+                            route.apply(event)
+                    break
+                except Exception:
+                    self._survive()
+        feed.counters.messages += len(messages)
+        self.last_data = self._last_life = time.monotonic()
+        store = feed.store
+        if store.waiters:
+            store.notify()
+        if self._signals or feed.noted:
+            self._after()
+
+    def _survive(self) -> None:
+        """A mistake of ours in the middle of a batch: count it, distrust every book (whose message it
+        was is unknown), and go on with the next message."""
+        log.exception("%s: a message could not be handled", self.name)
+        self.feed.count("malformed")
+        for keeper in self.feed.keepers.values():
+            if keeper.ready:
+                keeper.lose("a message could not be handled")
+
+    def alive(self) -> None:
+        """See Receiver."""
+        self._last_life = time.monotonic()
+
+    def malformed(self, reason: str) -> None:
+        """See Receiver."""
+        self._signals.append(Malformed(reason))
+        self._after()
+
+    def tick(self) -> float:
+        """See Receiver."""
+        now = time.monotonic()
+        if self._finishing:
+            if not self._closed:
+                self._closed = True
+                self.transport.close()
+            return TICK
+        while self._inbox:
+            self._inbox.popleft()()
+        self.feed.rewire()
+        self._follow_routes()
+        if self._ready:
+            self._send_due(now)
+            self._check_answers(now)
+            self._refresher.tick(now)
+        self._keep_alive(now)
+        if now >= self._next_watch:
+            self._next_watch = now + TICK
+            self._report(now)
+            self._watch(now)
+        self._after()
+        return self._pause(now)
+
+    def _report(self, now: float) -> None:
+        """Pass on what the hot path only counted."""
+        feed = self.feed
+        labels = {"exchange": feed.exchange, "stream": feed.name}
+        messages = feed.counters.messages - self._reported
+        self._reported += messages
+        feed.metrics.inc("messages", messages, **labels)
+        feed.metrics.set_gauge("last_message_age_seconds", now - self.last_data, **labels)
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    @property
+    def transport(self) -> Transport:
+        """The transport of this session."""
+        assert self._transport is not None
+        return self._transport
+
+    def send(self, frames: Iterable[bytes | str], secret: bool = False) -> None:
+        """Send frames now; one that can not be sent ends the conversation."""
+        for frame in frames:
+            now = time.monotonic()
+            self._pace.spend(now)
+            self._last_sent = now
+            try:
+                self.transport.send(frame)
+            except TransportError as error:
+                self.end(error)
+                return
+            if self._recorder is not None:
+                self._recorder.sent(self.name, frame, secret)
+
+    def may_send(self, now: float) -> bool:
+        """Whether the venue's limit allows one more message now."""
+        return self._pace.wait(now) == 0.0
+
+    def end(self, error: StreamsError, *, after: float = 0.0, planned: bool = False,
+            fatal: bool = False) -> None:
+        """End this connection, and say why. The first reason counts."""
+        if self.verdict is None:
+            self.verdict = Verdict(error, after=after, planned=planned, fatal=fatal)
+            self.transport.abort()
+
+    def _send_due(self, now: float) -> None:
+        subscriptions, venue = self.feed.subscriptions, self.venue
+        leave, enter = subscriptions.due(now)
+        deadline = now + (venue.limits.ack if venue.limits.ack is not None else 10.0)
+        for batch in _batches(leave, venue.limits.batch):
+            if not self.may_send(now):
+                return
+            self.send(venue.unsubscribe(batch))
+            subscriptions.left(batch)
+        # An unsubscribed topic may be wanted again since: it is due at the next look.
+        room = venue.limits.topics - subscriptions.on_server()
+        for batch in _batches(enter[:max(room, 0)], venue.limits.batch):
+            if not self.may_send(now):
+                return
+            subscriptions.sent(batch, deadline)
+            self.send(venue.subscribe(batch))
+            if venue.limits.ack is None:
+                self._acked(batch)
+
+    def _follow_routes(self) -> None:
+        """Tell the venue which routes have come and gone."""
+        feed = self.feed
+        if self._seen == feed.subscriptions.changes:
+            return
+        self._seen = feed.subscriptions.changes
+        feed.reconcile()
+        for route in [route for route in self._known if route not in feed.sinks]:
+            del self._known[route]
+            self.venue.remove(route)
+            self._refresher.forget(route)
+        for route in feed.sinks:
+            if route not in self._known:
+                self._known[route] = None
+                self.venue.add(route)
+
+    # -- what is due -------------------------------------------------------------------------------
+
+    def _check_answers(self, now: float) -> None:
+        overdue = self.feed.subscriptions.overdue(now)
+        if not overdue:
+            return
+        silent = set(overdue)
+        # Data is as good as an answer.
+        heard = {t for route, sink in self.feed.sinks.items()
+                 if sink.last > self._opened_ns for t in route.topics}
+        self._acked(sorted(silent & heard))
+        silent -= heard
+        if not silent:
+            return
+        self._unanswered += 1
+        if self._unanswered >= UNANSWERED:
+            self.end(TransportError(f"subscriptions stay unanswered: {', '.join(sorted(silent)[:3])}"))
+        else:
+            log.warning("%s: no answer to %d subscriptions, asking again", self.name, len(silent))
+            self.feed.subscriptions.again(silent, now)
+
+    def _keep_alive(self, now: float) -> None:
+        """Probe a silent peer, send heartbeats, give up on a mute one."""
+        limits = self.venue.limits
+        beat = self.venue.heartbeat(time.time_ns()) if self._ready else None
+        if beat is not None and now - self._last_sent >= beat[0]:
+            self.send(beat[1])
+        silence = now - self._last_life
+        if limits.heartbeat is not None and silence > limits.heartbeat:
+            self.end(TransportError(f"nothing heard for {silence:.1f} s"))
+        elif self._probed is not None and self._last_life >= self._probed:
+            self._probed = None
+        elif self._probed is not None and now - self._probed >= limits.probe_after:
+            self.end(TransportError(f"no answer to a ping; nothing heard for {silence:.1f} s"))
+        elif self._probed is None and silence >= limits.probe_after and self.may_send(now):
+            self._probe(now)
+
+    def _probe(self, now: float) -> None:
+        try:
+            probed = self.transport.ping()
+        except TransportError as error:
+            self.end(error)
+            return
+        frames = () if probed else self.venue.ping(time.time_ns())
+        if probed:
+            self._pace.spend(now)
+        else:
+            self.send(frames)
+        if probed or frames:
+            self._probed = now
+
+    def _watch(self, now: float) -> None:
+        """Look for feeds that are connected but say nothing, and for the end of a lifetime."""
+        lifetime = self.venue.limits.lifetime
+        if lifetime is not None and now - self.opened_at > lifetime:
+            self.end(TransportError("the venue's limit on a connection's lifetime is near"), planned=True)
+            return
+        if not self._ready and now - self.opened_at > LOGIN:
+            self.end(TransportError(f"no answer to the login within {LOGIN:g} s"))
+            return
+        if self._until is not None and time.time_ns() >= self._until:
+            self.finish()
+            return
+        feed = self.feed
+        steady = [(route, sink) for route, sink in feed.sinks.items()
+                  if route.channel.partition(":")[0] not in self.venue.sparse]
+        if not steady or not self._ready:
+            return
+        if now - self.last_data > self._stale_after:
+            reason = f"no data for {self._stale_after:g} s"
+            self._on_state("stale", reason)
+            feed.mark("stale", reason)
+            self.end(TransportError(f"connected, but {reason}"))
+            return
+        limit = time.time_ns() - int(self._stale_after * 1e9)
+        for route, sink in steady:
+            if sink.ready and sink.last < limit and now - self.opened_at > self._stale_after:
+                self._refresher.silent(route, now, f"no data for {self._stale_after:g} s")
+
+    def _pause(self, now: float) -> float:
+        """Seconds until something is due."""
+        if self._inbox:
+            return 0.0
+        pause = TICK
+        if self._ready:
+            due = self.feed.subscriptions.next_due()
+            if due is not None:
+                pause = min(pause, max(due - now, self._pace.wait(now), 0.005))
+        return min(pause, self._refresher.pause(now))
+
+    # -- what was received ---------------------------------------------------------------------------
+
+    def _take(self, items: Iterable[Item]) -> None:
+        """Apply items that did not come through :meth:`received`."""
+        writer = self.feed.writer
+        writer.clock.now = time.time_ns()
+        with writer.lock:
+            for route, event in items:
+                route.apply(event)
+        if self.feed.store.waiters:
+            self.feed.store.notify()
+        self._after()
+
+    def answered(self, route: Route, body: bytes) -> None:
+        """A snapshot came by REST. Threads: network."""
+        self._take(self.venue.snapshot(route, body, time.time_ns()))
+
+    def record_http(self, url: str, body: bytes) -> None:
+        """Keep a REST answer in the recording, if there is one. Threads: any."""
+        if self._recorder is not None:
+            self._recorder.http(self.name, url, body)
+
+    def _after(self) -> None:
+        """What follows from a batch, with no lock held: signals first, then handlers."""
+        while self._signals:
+            signal = self._signals.popleft()
+            self._ACTIONS[type(signal)](self, signal)
+        self.feed.drain()
+
+    def _on_ready(self, signal: Ready) -> None:
+        self._ready = True
+        self._on_state("live", "")
+        self.wake()
+
+    def _on_reply(self, signal: Reply) -> None:
+        self.send((signal.frame,), signal.secret)
+
+    def _on_acked(self, signal: Acked) -> None:
+        self._acked(signal.topics)
+
+    def _acked(self, topics: Sequence[str]) -> None:
+        fresh = set(self.feed.subscriptions.acked(topics))
+        if fresh:
+            self._unanswered = 0
+            now = time.monotonic()
+            for route in self._known:
+                if route.channel == "book" and fresh.intersection(route.topics):
+                    self._refresher.ask(route, now)
+
+    def _on_unsubscribed(self, signal: Unsubscribed) -> None:
+        """The venue's word for what was asked; what is wanted by now may differ, and is in charge."""
+
+    def _on_refused(self, signal: Refused) -> None:
+        now = time.monotonic()
+        final = self.feed.subscriptions.refused(signal.topics, signal.reason, signal.transient, now)
+        for route in self._known:
+            if not set(final).isdisjoint(route.topics):
+                log.warning("%s: %s of %s was refused: %s", self.name, route.channel, route.symbol,
+                            signal.reason)
+                self.feed.status_change("subscription", "refused", symbol=route.symbol,
+                                        reason=signal.reason)
+
+    def _on_malformed(self, signal: Malformed) -> None:
+        feed = self.feed
+        feed.count("malformed")
+        if self._malformed_shown < SAMPLES:
+            self._malformed_shown += 1
+            log.warning("%s: malformed message: %.200s", self.name, signal.reason)
+        if signal.topic:
+            self._distrust(signal.topic, "a malformed update")
+
+    def _on_resync(self, signal: Resync) -> None:
+        self._distrust(signal.topic, signal.reason)
+
+    def _distrust(self, topic: str, reason: str) -> None:
+        """Rebuild the books of a topic."""
+        with self.feed.writer.lock:
+            for route, keeper in self.feed.keepers.items():
+                if topic in route.topics and keeper.ready:
+                    keeper.lose(reason)
+
+    def _on_reconnect(self, signal: Reconnect) -> None:
+        self.end(TransportError(signal.reason), after=signal.after, planned=signal.planned)
+
+    def _on_notice(self, signal: Notice) -> None:
+        self.feed.count("notices")
+        log.warning("%s: the venue says: %.200s", self.name, signal.text)
+
+    def _on_failed(self, signal: Failed) -> None:
+        self.end(signal.error, fatal=True)
+
+    _ACTIONS: dict[type[Any], Callable[[Session, Any], None]] = {
+        Ready: _on_ready, Reply: _on_reply, Acked: _on_acked, Unsubscribed: _on_unsubscribed,
+        Refused: _on_refused, Malformed: _on_malformed, Resync: _on_resync, Reconnect: _on_reconnect,
+        Notice: _on_notice, Failed: _on_failed,
+    }
+
+
+def _batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), size):
+        yield names[start:start + size]

@@ -1,0 +1,498 @@
+"""``Stream``: one exchange, one connection at a time, one thread.
+
+The thread connects, lets a :class:`~streams.session.Session` run until its connection ends, marks
+what depended on it, waits as long as it should, and connects again; for ever, until it is stopped
+or the venue says that it is pointless.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .backoff import Backoff, RollingWindow
+from .errors import AuthenticationFailed, ConfigurationError, ConnectFailed
+from .feed import Feed
+from .handlers import Handlers
+from .lifecycle import Lifecycle, at_exit
+from .metrics import Metrics, NoMetrics
+from .rest import Rest
+from .session import Recording, Session, Verdict
+from .settings import check_encrypted, key_from_environment, names, rest_address, stream_address
+from .store import Store
+from .transports import Closed, Target, Transport, open_transport
+from .venue import Route, Venue
+
+if TYPE_CHECKING:
+    from .schedule import Schedule
+
+__all__ = ["Stream"]
+
+log = logging.getLogger("streams.stream")
+
+POLITE = 0.6        # seconds a polite close may take before stop() ends the conversation by force
+MAX_WAIT = 60.0     # longest uninterrupted look at a schedule, seconds
+
+
+class Stream(threading.Thread):
+    """Background thread that keeps one venue's market data in a store.
+
+    Use a subclass (:class:`streams.Binance`, ...) or, for a venue of your own, subclass this with
+    ``venue = YourVenue``. Nothing touches the network before :meth:`start`. Unlike other threads, a
+    stream may be started again after it was stopped.
+
+    Args:
+        symbols: Canonical (``BTC-USDT``) or in the venue's spelling; the keys in the store.
+        channels: ``book``, ``quotes``, ``trades``, ``ticker``, ``bars:1m``, ... as the venue has them.
+        store: Where data goes; a new :class:`Store` when None.
+        url, rest_url: Scheme, host and port in place of the venue's; its paths stay.
+        number: ``float``, or ``Decimal`` for exact decimals end to end.
+        depth: Levels per side, None for the venue's default.
+        stale_after: Seconds without data after which data counts as stale and the connection is
+            replaced; None for the venue's default.
+        proxy: ``http://[user:pass@]host:port`` or ``socks5[h]://...``.
+        sslopt: TLS options, see :class:`streams.transports.Target`.
+        headers: Extra headers of the handshake.
+        connect_timeout: Seconds for each step of connecting.
+        api_key, api_secret: Credentials; from the venue's environment variables when None.
+        metrics: See :mod:`streams.metrics`.
+        recorder: Keeps raw frames, see :mod:`streams.record`.
+        schedule: Trading hours (:mod:`streams.schedule`): paused outside of them.
+        handlers: Registry to use instead of one of its own.
+        rest: REST client to use instead of one of its own.
+        rest_limit: ``(weight, seconds)`` in place of the venue's REST limit.
+        backoff: Delays between attempts to connect.
+        options: The venue's own options.
+
+    Raises:
+        ConfigurationError: Something that can not work; the message says what would.
+    """
+
+    venue: ClassVar[type[Venue]]
+    count: ClassVar[int] = 0
+
+    def __init__(
+        self, symbols: Sequence[str] | str, channels: Sequence[str] | str = ("book",), *,
+        store: Store | None = None, url: str | None = None, rest_url: str | None = None,
+        number: type[float] | type[Decimal] = float, depth: int | None = None,
+        stale_after: float | None = None, proxy: str | None = None,
+        sslopt: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None,
+        connect_timeout: float = 5.0, api_key: str | None = None, api_secret: str | None = None,
+        metrics: Metrics | None = None, recorder: Recording | None = None,
+        schedule: Schedule | None = None, handlers: Handlers | None = None, rest: Rest | None = None,
+        rest_limit: tuple[int, float] | None = None, backoff: Backoff | None = None, **options: Any,
+    ) -> None:
+        kind = self.venue
+        if number not in (float, Decimal):
+            raise ConfigurationError(f"number={number!r}: it must be float or decimal.Decimal")
+        if depth is not None and (not isinstance(depth, int) or depth < 1):
+            raise ConfigurationError(f"depth={depth!r}: it must be a number of levels, at least 1")
+        if stale_after is not None and not stale_after > 0:
+            raise ConfigurationError(f"stale_after={stale_after!r}: it must be more than 0 seconds")
+        self._options: dict[str, Any] = dict(
+            options, number=number, depth=depth,
+            api_key=key_from_environment(api_key, kind.key_env),
+            api_secret=key_from_environment(api_secret, kind.secret_env))
+        facts = self._facts = kind(**self._options)
+        self._address = stream_address(facts, url)
+        check_encrypted(self._address, kind, bool(self._options["api_key"]))
+        self._headers = dict(headers or {})
+        self._proxy, self._sslopt, self._connect_timeout = proxy, sslopt, connect_timeout
+        self._stale_after = facts.limits.stale_after if stale_after is None else stale_after
+        self._recorder = recorder
+        self._schedule = schedule
+        self._backoff = backoff or Backoff()
+        self._connects = RollingWindow(*facts.limits.connects)
+        self._own_handlers = handlers is None
+        self.metrics = metrics or NoMetrics()
+        self.handlers = handlers if handlers is not None else Handlers(self.metrics)
+        self.store = store if store is not None else Store()
+        type(self).count += 1
+        self._title = f"streams-{facts.name}-{type(self).count}"
+        self.feed = Feed(facts.name, self._title, facts, self.store, self.handlers, self.metrics)
+        self._own_rest = rest is None
+        self._rest = rest
+        self._rest_settings = (rest_address(facts, rest_url), rest_limit or facts.limits.rest)
+        self._previous: Venue | None = None
+        self._session: Session | None = None
+        self._transport: Transport | None = None
+        self._control = threading.Lock()        # over the three below, and over who reconciles routes
+        self._poke = threading.Event()          # the thread should look again at what is wanted of it
+        self._ending = False
+        self._pausing = False
+        self.lifecycle = Lifecycle(self._announce)
+        super().__init__(name=self._title, daemon=True)
+        self._channels = names("channels", channels)
+        self.subscribe(symbols, self._channels)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._title} {self.state}>"
+
+    @property
+    def exchange(self) -> str:
+        """First key in the store."""
+        return self.feed.exchange
+
+    @property
+    def state(self) -> str:
+        """``new connecting live stale backoff paused stopped failed``. Threads: any."""
+        return self.lifecycle.state
+
+    # -- control: any thread -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start, or start again after a stop.
+
+        Raises:
+            ConfigurationError: It is running.
+        """
+        with self._control:
+            if self.is_alive():
+                raise ConfigurationError(f"{self._title} is running already; stop() it first")
+            if self.lifecycle.state != "new":
+                # A thread object runs once; made anew, the same object may run again.
+                super().__init__(name=self._title, daemon=True)
+            self._ending = False
+            self._poke.clear()
+            if self._own_rest or self._rest is None:
+                address, limit = self._rest_settings
+                self._rest = Rest(self.exchange, address, limit, proxy=self._proxy, sslopt=self._sslopt,
+                                  metrics=self.metrics)
+            self.lifecycle.set("connecting")
+            _RUNNING.add(self)
+            super().start()
+        self.feed.count("starts")
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Stop the thread: politely for a moment, then by force. Data stays readable, marked ``closed``.
+
+        Idempotent, any thread, any state; returns within a second. From one of the stream's own
+        ``inline`` handlers it can not wait for itself: the thread ends when the handler returns.
+
+        Args:
+            timeout: Seconds to wait for the thread at most.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        deadline = time.monotonic() + timeout
+        self.ask_to_stop()
+        if threading.current_thread() is self:
+            self.abort()
+            return False
+        if self.is_alive():
+            self.join(min(POLITE, timeout))
+            if self.is_alive():
+                self.abort()
+                self.join(max(deadline - time.monotonic(), 0.0))
+        if self.is_alive():
+            return False
+        with self._control:
+            if self.lifecycle.state == "new":
+                self.lifecycle.set("stopped")
+        if self._own_handlers:
+            self.handlers.close(max(deadline - time.monotonic(), 0.0))
+        return True
+
+    def ask_to_stop(self) -> None:
+        """The first half of :meth:`stop`: asks, and waits for nothing."""
+        with self._control:
+            self._ending = True
+            session = self._session
+        self._poke.set()
+        if session is not None:
+            session.finish()
+
+    def abort(self) -> None:
+        """End the present connection by force, whatever it is doing. Never blocks."""
+        with self._control:
+            transport = self._transport
+        if transport is not None:
+            transport.abort()
+
+    def pause(self) -> None:
+        """Close the connection and stay away until :meth:`resume`. What is subscribed stays so; data
+        stays readable, marked ``stale``."""
+        with self._control:
+            self._pausing = True
+            session = self._session
+        self._poke.set()
+        if session is not None:
+            session.finish()
+
+    def resume(self) -> None:
+        """Connect again after :meth:`pause`."""
+        with self._control:
+            self._pausing = False
+        self._poke.set()
+
+    def subscribe(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None = None) -> None:
+        """Want more: applied now when connected, at the next connect otherwise.
+
+        Wishes are counted: what was subscribed twice must be unsubscribed twice.
+
+        Args:
+            channels: Those given at the construction when None.
+
+        Raises:
+            ConfigurationError: Unknown channel, impossible symbol, another endpoint, too many.
+        """
+        for route in self._routes(symbols, channels):
+            self.feed.subscriptions.want(route)
+        self._changed()
+
+    def unsubscribe(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None = None) -> None:
+        """The opposite of :meth:`subscribe`. What was not subscribed is ignored."""
+        for symbol in names("symbols", symbols):
+            for channel in self._channels if channels is None else names("channels", channels):
+                self._facts.check_channel(channel)
+                self.feed.subscriptions.unwant(symbol, channel)
+        self._changed()
+
+    def on(self, pattern: Any, handler: Callable[[Any], object] | None = None, **options: Any) -> Any:
+        """Have ``handler`` called with events whose ``exchange.channel.symbol`` matches ``pattern``.
+        Also a decorator. See :meth:`streams.handlers.Handlers.on`."""
+        if handler is None:
+            return lambda function: self.on(pattern, function, **options)
+        self.handlers.on(pattern, handler, **options)
+        self._changed()
+        return handler
+
+    def off(self, handler: Callable[[Any], object]) -> bool:
+        """Remove a handler. True when there was one."""
+        found = self.handlers.off(handler)
+        self._changed()
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """How it is: state, counters, subscriptions. For people and for polling; a copy."""
+        session = self._session
+        last = session.last_data if session is not None and session.last_data else None
+        return {
+            "name": self._title,
+            "exchange": self.exchange,
+            "state": self.state,
+            "running": self.is_alive(),
+            "since": self.lifecycle.since,
+            "last_error": self.lifecycle.last_error,
+            "last_message_age": None if last is None else time.monotonic() - last,
+            **self.feed.counters.as_dict(),
+            "dropped": sum(entry["dropped"] for entry in self.handlers.status()),
+            "subscriptions": self.feed.subscriptions.status(),
+        }
+
+    def waiting_for(self) -> dict[str, str]:
+        """What is subscribed and has no data yet: ``{"channel of symbol": why}``. Channels that may
+        be silent for long (trades, bars) are not waited for."""
+        missing = {}
+        sinks = dict(self.feed.sinks)
+        for route in self.feed.subscriptions.routes():
+            sink = sinks.get(route)
+            if route.channel.partition(":")[0] in self._facts.sparse or (sink is not None and sink.ready):
+                continue
+            state, reason = self.feed.subscriptions.state(route)
+            detail = f"refused: {reason}" if state == "refused" else self.lifecycle.last_error or self.state
+            missing[f"{self.exchange} {route.channel} of {route.symbol}"] = detail
+        return missing
+
+    def _routes(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None) -> list[Route]:
+        """Checked routes for all of these, known ones included."""
+        wanted = self._channels if channels is None else names("channels", channels)
+        known = {(r.native, r.channel): r for r in self.feed.subscriptions.routes()}
+        routes = [self._facts.route(symbol, channel)
+                  for symbol in names("symbols", symbols) for channel in wanted]
+        for route in routes:
+            other = known.setdefault((route.native, route.channel), route)
+            if other.symbol != route.symbol:
+                raise ConfigurationError(
+                    f"{route.symbol} is subscribed already, as {other.symbol}; use one spelling")
+        self._check_fits(list(known.values()))
+        return routes
+
+    def _check_fits(self, routes: Sequence[Route]) -> None:
+        facts = self._facts
+        if len({facts.endpoint(route.channel) for route in routes}) > 1:
+            channels = ", ".join(sorted({route.channel for route in routes}))
+            raise ConfigurationError(
+                f"{facts.name} serves {channels} on different endpoints, and a stream has one connection:"
+                f" use StreamManager.start({facts.name!r}, ...)")
+        topics = {topic for route in routes for topic in route.topics}
+        if len(topics) > facts.limits.topics:
+            raise ConfigurationError(
+                f"{len(topics)} subscriptions, and {facts.name} allows {facts.limits.topics} per connection:"
+                f" use StreamManager.start({facts.name!r}, ...)")
+
+    def _changed(self) -> None:
+        """What is wanted has changed: have somebody act on it."""
+        with self._control:
+            session = self._session
+            if session is None and not self.is_alive():
+                self.feed.rewire()
+                self.feed.reconcile()
+        self._poke.set()
+        if session is not None:
+            session.wake()
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Connect, converse, wait, for ever. Called by the thread itself."""
+        failed = False
+        try:
+            while not self._ending:
+                if self._stay_away():
+                    continue
+                delay = self._converse()
+                if delay is None:
+                    failed = True
+                    break
+                self._back_off(delay)
+        except Exception as error:                  # a mistake of ours: say so, do not vanish
+            log.exception("%s: the stream ends", self._title)
+            self.lifecycle.last_error = f"{type(error).__name__}: {error}"
+            failed = True
+        finally:
+            self.feed.mark("closed", "stopped" if not failed else self.lifecycle.last_error or "failed")
+            if self._own_rest and self._rest is not None:
+                self._rest.close()
+            _RUNNING.discard(self)
+            self.lifecycle.set("failed" if failed else "stopped")
+            self.feed.count("stops")
+            self.store.notify()
+
+    def _stay_away(self) -> bool:
+        """Whether it is paused, by the user or the schedule; waits while it is."""
+        closed_until = None
+        if self._schedule is not None and not self._schedule.is_open(time.time_ns()):
+            closed_until = self._schedule.next_change(time.time_ns())
+        if not self._pausing and (self._schedule is None or self._schedule.is_open(time.time_ns())):
+            return False
+        self.lifecycle.set("paused", "" if self._pausing else "outside trading hours")
+        wait = MAX_WAIT
+        if closed_until is not None:
+            wait = min(wait, max((closed_until - time.time_ns()) / 1e9, 0.0))
+        self._wait(None if self._pausing else wait)
+        return True
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait, but not when somebody wants something."""
+        self._poke.wait(seconds)
+        self._poke.clear()
+        with self._control:
+            self.feed.rewire()
+            self.feed.reconcile()
+
+    def _back_off(self, delay: float) -> None:
+        now = time.monotonic()
+        delay = max(delay, self._connects.wait(now))
+        if delay <= 0 or self._ending or self._pausing:
+            return
+        self.lifecycle.set("backoff", f"next attempt in {delay:.2f} s")
+        until = now + delay
+        while not self._ending and not self._pausing and (left := until - time.monotonic()) > 0:
+            self._wait(left)
+
+    def _converse(self) -> float | None:
+        """One connection, from connecting to its end. Seconds to wait before the next; None: give up."""
+        venue = self.venue(**self._options)
+        if self._previous is not None:
+            venue.inherit(self._previous)
+        self._previous = venue
+        assert self._rest is not None
+        until = None if self._schedule is None else self._schedule.next_change(time.time_ns())
+        session = Session(
+            self.feed, venue, self._title, self._rest, stale_after=self._stale_after, until=until,
+            recorder=self._recorder, on_state=self._session_state)
+        transport = open_transport(self._target(venue), session)
+        session.use(transport)
+        with self._control:
+            if self._ending or self._pausing:
+                return 0.0
+            self._session, self._transport = session, transport
+        self.lifecycle.set("connecting")
+        self._connects.spend(time.monotonic())
+        closed = transport.run()
+        with self._control:
+            self._session = self._transport = None
+        return self._judge(session, closed)
+
+    def _target(self, venue: Venue) -> Target:
+        routes = self.feed.subscriptions.routes()
+        endpoint = venue.endpoint(routes[0].channel if routes else self._channels[0])
+        return Target(
+            url=venue.address(self._address, endpoint), headers={**self._headers, **venue.headers()},
+            options=venue.transport_options(), proxy=self._proxy, sslopt=self._sslopt,
+            connect_timeout=self._connect_timeout)
+
+    def _session_state(self, state: str, reason: str) -> None:
+        """The session has something to say about itself. Threads: this one."""
+        if state == "live":
+            self.lifecycle.set("live")
+            if self.feed.counters.connects > 1:
+                self.feed.count("reconnects")
+        else:
+            self.lifecycle.set(state, reason)
+
+    def _judge(self, session: Session, closed: Closed) -> float | None:
+        """What the end of a connection means: seconds to wait, or None to give up."""
+        verdict = session.verdict or self._verdict(closed)
+        reason = str(verdict.error) if verdict is not None else "closed"
+        self.feed.mark("stale", reason)
+        if self._recorder is not None and closed.opened:
+            self._recorder.closed(self._title, reason)
+        if verdict is None or self._ending or self._pausing:
+            return 0.0
+        if verdict.planned:
+            log.info("%s: replacing the connection: %s", self._title, reason)
+            return verdict.after
+        self.feed.count("errors")
+        self.lifecycle.last_error = reason
+        if verdict.fatal:
+            log.error("%s: gives up: %s", self._title, reason)
+            return None
+        lived = time.monotonic() - session.opened_at if closed.opened else 0.0
+        delay = max(self._backoff.next(lived), verdict.after)
+        log.log(logging.WARNING if self._backoff.failures <= 1 else logging.INFO,
+                "%s: %s; next attempt in %.2f s", self._title, reason, delay)
+        return delay
+
+    def _verdict(self, closed: Closed) -> Verdict | None:
+        """What the transport's own account of the end means."""
+        error = closed.error
+        if error is None:
+            return None
+        if isinstance(error, ConnectFailed):
+            if error.status == 401 or (error.status == 403 and self._options["api_key"]):
+                refused = AuthenticationFailed(f"{self.exchange} refused the credentials: {error}")
+                return Verdict(refused, fatal=True)
+            return Verdict(error, after=error.retry_after or 0.0)
+        return Verdict(error)
+
+    def _announce(self, previous: str, state: str, reason: str) -> None:
+        log.info("%s: %s%s", self._title, state, f" ({reason})" if reason else "")
+        for name, value in ((previous, 0), (state, 1)):
+            self.metrics.set_gauge("state", value, exchange=self.exchange, stream=self._title, state=name)
+        self.feed.status_change("stream", state, previous=previous, reason=reason)
+
+
+_RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    """After a fork the child has no threads but its own: its copies of the streams are stopped."""
+    for stream in list(_RUNNING):
+        _RUNNING.discard(stream)
+        stream._control = threading.Lock()
+        stream._session = stream._transport = None
+        stream.lifecycle = Lifecycle(stream._announce, "stopped")
+
+
+at_exit(lambda: list(_RUNNING))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
