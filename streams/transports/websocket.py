@@ -20,7 +20,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import websocket
@@ -180,8 +180,7 @@ class WebSocketTransport(Transport):
             self._tell(self.receiver.opened)
             if MISFIT:
                 self._read_plainly(library, reader)
-            else:
-                self._read(reader)
+            self._read(reader)
         except _Done:
             return None
         except PeerClosed as closed:
@@ -196,10 +195,9 @@ class WebSocketTransport(Transport):
             return ConnectionLost(f"{self._name}: {getattr(error, 'strerror', None) or error}")
         except _ReceiverFailed as failed:
             return TransportError(f"the receiver failed: {failed.__cause__!r}")
-        return ConnectionLost(f"{self._name} ended the connection without a close frame")
 
-    def _read(self, reader: BlockReader) -> None:
-        """The loop: until the end of the stream, or what is raised."""
+    def _read(self, reader: BlockReader) -> NoReturn:
+        """The loop; it ends by what is raised."""
         line, feed, monotonic = self._line, reader.feed, time.monotonic
         receive, wait = line.receive, line.wait
         early = self._carrier.leave()
@@ -222,7 +220,7 @@ class WebSocketTransport(Transport):
                 more = False
                 continue
             if not block:
-                return
+                raise self._eof()
             more = len(block) >= _FULL
             feed(block)
 
@@ -279,7 +277,7 @@ class WebSocketTransport(Transport):
             raise ProtocolError(1007, "a close reason that is not UTF-8") from None
         raise PeerClosed(int.from_bytes(payload[:2], "big") if payload else None, reason)
 
-    def _read_plainly(self, library: Any, reader: BlockReader) -> None:
+    def _read_plainly(self, library: Any, reader: BlockReader) -> NoReturn:
         """The loop without hooks: the library pulls its bytes from us, we wait while it does."""
         self._carrier.pull = self._pull
         self._due = 0.0
@@ -307,9 +305,13 @@ class WebSocketTransport(Transport):
                     continue
                 now = time.monotonic()
             try:
-                return line.receive()
+                block = line.receive()
             except BlockingIOError:
                 line.wait(max(0.0, self._due - now))
+                continue
+            if not block:
+                raise self._eof()
+            return block
 
     # -- the receiver ----------------------------------------------------------------------------
 
@@ -349,6 +351,9 @@ class WebSocketTransport(Transport):
         code = "without a code" if closed.code is None else f"with code {closed.code}"
         reason = f": {closed.reason}" if closed.reason else ""
         return ConnectionLost(f"{self._name} closed the connection {code}{reason}", closed.code)
+
+    def _eof(self) -> TransportError:
+        return ConnectionLost(f"{self._name} ended the connection without a close frame")
 
     def _last_words(self, reader: BlockReader) -> TransportError | None:
         """The close frame of a peer that takes nothing any more, if it sent one before."""
