@@ -30,6 +30,10 @@ class Proxy:
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
 
+    @property
+    def name(self) -> str:
+        return f"proxy {self.host}:{self.port}"
+
 
 class Carrier(Protocol):
     """What is needed of the line to the proxy."""
@@ -79,7 +83,7 @@ def pass_through(line: Carrier, proxy: Proxy, host: str, port: int, deadline: fl
     try:
         socks.connect(host, port)
     except refused as error:
-        raise ConnectFailed(f"the proxy refused: {error}") from None
+        raise ConnectFailed(f"the {proxy.name} refused: {error}") from None
 
 
 def _tunnel(line: Carrier, proxy: Proxy, target: str, deadline: float) -> None:
@@ -90,7 +94,7 @@ def _tunnel(line: Carrier, proxy: Proxy, target: str, deadline: float) -> None:
     line.send_by("\r\n".join([*lines, "", ""]).encode(), deadline)
     status = _read_head(line.receive_exactly, deadline).split(b"\r\n", 1)[0].decode("latin-1")
     if not status.startswith("HTTP/1.") or status[9:10] != "2":
-        raise ConnectFailed(f"the proxy refused: {status[:200]}")
+        raise ConnectFailed(f"the {proxy.name} refused: {status[:200]}")
 
 
 def _read_head(receive: Callable[..., bytes], deadline: float) -> bytes:

@@ -185,13 +185,12 @@ class Line:
         self._connect(self._resolve(proxy.host, proxy.port, timeout), timeout)
         if proxy.kind == "socks5":
             host = str(self._resolve(host, port, timeout)[0][4][0])
-        name = peer_name(proxy.host, proxy.port)
         try:
             pass_through(self, proxy, host, port, time.monotonic() + timeout)
         except TimeoutError:
-            raise ConnectFailed(f"the proxy {name} gave no answer within {timeout:g} s") from None
+            raise ConnectFailed(f"the {proxy.name} gave no answer within {timeout:g} s") from None
         except OSError as error:
-            raise ConnectFailed(f"the proxy {name}: {error.strerror or error}") from None
+            raise ConnectFailed(f"the {proxy.name}: {error.strerror or error}") from None
 
     def _resolve(self, host: str, port: int, timeout: float) -> list[names.Address]:
         if names.is_numeric(host):

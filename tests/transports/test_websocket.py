@@ -53,7 +53,8 @@ def test_control_frames_between_fragments_are_answered_and_keep_their_place(peer
     with talk(peer) as client:
         wire = peer.meet()
         wire.send(frame(TEXT, b"a"), frame(TEXT, b"b", fin=False), frame(PING, b"payload"),
-                  frame(CONT, b"c" * 500, fin=False), frame(PONG, b"unasked"), frame(CONT, b"d"), frame(TEXT, b"e"))
+                  frame(CONT, b"c" * 500, fin=False), frame(PONG, b"unasked"), frame(CONT, b"d"),
+                  frame(TEXT, b"e"))
         assert wire.read() == (PONG, b"payload")
         client.listener.wait("message", 3)
         assert [event for event in client.listener.events if event[0] in ("message", "alive")] == [
@@ -76,7 +77,8 @@ def test_every_length(peer, size):
 def test_many_small_fragments_make_one_message(peer):
     with talk(peer) as client:
         wire = peer.meet()
-        wire.send(frame(TEXT, b"0123", fin=False), frame(CONT, b"4567", fin=False) * 20_000, frame(CONT, b"89"))
+        wire.send(frame(TEXT, b"0123", fin=False), frame(CONT, b"4567", fin=False) * 20_000,
+                  frame(CONT, b"89"))
         client.listener.wait("message")
         assert client.listener.messages == [b"0123" + b"4567" * 20_000 + b"89"]
 

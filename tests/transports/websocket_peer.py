@@ -22,11 +22,14 @@ from ..raw_peer import PATIENCE, RawPeer, Wire, beside
 DATA = Path(__file__).resolve().parent.parent / "data"
 CERT, KEY = str(DATA / "loopback.crt"), str(DATA / "loopback.key")
 
+Job = tuple[Callable[[], Any], concurrent.futures.Future[Any]]
+
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 def frame(
-    opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0, mask: bytes = b"", form: int | None = None
+    opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0, mask: bytes = b"",
+    form: int | None = None,
 ) -> bytes:
     """One frame of RFC 6455 section 5.2; ``form`` forces a length of 7, 16 or 64 bits."""
     size = len(payload)
@@ -99,18 +102,19 @@ class WebSocketPeer(RawPeer):
     def __init__(self, backlog: int = 8, tls: bool = False) -> None:
         super().__init__(backlog)
         self.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{self.port}/feed"
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
-        if self._context is not None:
-            self._context.load_cert_chain(CERT, KEY)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+        if self.context is not None:
+            self.context.load_cert_chain(CERT, KEY)
+
+    def accept(self) -> Wire:
+        wire = super().accept()
+        if self.context is not None:
+            wire.sock = self.context.wrap_socket(wire.sock, server_side=True)
+            self._open.append(wire.sock)
+        return wire
 
     def meet(self, *extra: str, behind: bytes = b"") -> WebSocketWire:
-        return self.secured(self.accept()).upgrade(*extra, behind=behind)
-
-    def secured(self, wire: Wire) -> WebSocketWire:
-        if self._context is not None:
-            wire.sock = self._context.wrap_socket(wire.sock, server_side=True)
-            self._open.append(wire.sock)
-        return WebSocketWire(wire)
+        return WebSocketWire(self.accept()).upgrade(*extra, behind=behind)
 
 
 class Listener:
@@ -122,7 +126,7 @@ class Listener:
         self.every = 60.0  # seconds between ticks
         self.on_message: Callable[[Any], None] | None = None
         self._changed = threading.Condition()
-        self._jobs: collections.deque[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = collections.deque()
+        self._jobs: collections.deque[Job] = collections.deque()
 
     def _note(self, *events: tuple[str, Any]) -> None:
         with self._changed:
