@@ -41,6 +41,13 @@ def pack(value: object) -> bytes:
     return bytes(out)
 
 
+def array_header(length: int) -> bytes:
+    """What comes before the ``length`` packed values of an array. Threads: any."""
+    out = bytearray()
+    _pack_length(length, out, (0x90, 15), (None, 0xDC, 0xDD))
+    return bytes(out)
+
+
 def _pack(value: object, out: bytearray) -> None:
     if value is None:
         out.append(0xC0)

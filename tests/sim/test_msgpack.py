@@ -80,6 +80,6 @@ def test_random_bytes_raise_nothing_else() -> None:
 
 def test_what_has_no_form_is_refused() -> None:
     with pytest.raises(TypeError, match="set"):
-        pack({1, 2}.union())
+        pack({1, 2})
     with pytest.raises(OverflowError):
         pack(2**64)
