@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -63,6 +62,5 @@ def at_exit(running: Callable[[], Iterable[Stoppable]]) -> None:
             stream.abort()
         deadline = time.monotonic() + 1.0
         for stream in streams:
-            if stream is not threading.current_thread():
-                stream.join(max(deadline - time.monotonic(), 0.0))
+            stream.join(max(deadline - time.monotonic(), 0.0))
     atexit.register(end)

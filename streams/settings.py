@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .venue import Venue
 
-__all__ = ["check_encrypted", "key_from_environment", "names", "rest_address", "stream_address"]
+__all__ = ["check_encrypted", "complete_keys", "names", "rest_address", "stream_address"]
 
 
 def names(what: str, given: Sequence[str] | str) -> list[str]:
@@ -84,8 +85,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def key_from_environment(given: str | None, variables: Sequence[str]) -> str | None:
-    """``given``, or else the first of these environment variables that is set."""
-    if given is not None:
-        return given
-    return next((os.environ[name] for name in variables if os.environ.get(name)), None)
+def complete_keys(venue: type[Venue], settings: dict[str, Any]) -> None:
+    """Take credentials that were not given from the venue's environment variables."""
+    for name, variables in (("api_key", venue.key_env), ("api_secret", venue.secret_env)):
+        if settings.get(name) is None:
+            settings[name] = next((os.environ[v] for v in variables if os.environ.get(v)), None)

@@ -7,6 +7,7 @@ or the venue says that it is pointless.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import threading
@@ -24,7 +25,7 @@ from .lifecycle import Lifecycle, at_exit
 from .metrics import Metrics, NoMetrics
 from .rest import Rest
 from .session import Recording, Session, Verdict
-from .settings import check_encrypted, key_from_environment, names, rest_address, stream_address
+from .settings import check_encrypted, complete_keys, names, rest_address, stream_address
 from .store import Store
 from .transports import Closed, Target, Transport, open_transport
 from .venue import Route, Venue
@@ -95,10 +96,8 @@ class Stream(threading.Thread):
             raise ConfigurationError(f"depth={depth!r}: it must be a number of levels, at least 1")
         if stale_after is not None and not stale_after > 0:
             raise ConfigurationError(f"stale_after={stale_after!r}: it must be more than 0 seconds")
-        self._options: dict[str, Any] = dict(
-            options, number=number, depth=depth,
-            api_key=key_from_environment(api_key, kind.key_env),
-            api_secret=key_from_environment(api_secret, kind.secret_env))
+        self._options = dict(options, number=number, depth=depth, api_key=api_key, api_secret=api_secret)
+        complete_keys(kind, self._options)
         facts = self._facts = kind(**self._options)
         self._address = stream_address(facts, url)
         check_encrypted(self._address, kind, bool(self._options["api_key"]))
@@ -134,6 +133,17 @@ class Stream(threading.Thread):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._title} {self.state}>"
 
+    @classmethod
+    def facts(cls, options: Mapping[str, Any]) -> Venue:
+        """A venue instance for questions, made from the keyword options of a stream.
+
+        Raises:
+            ConfigurationError: As the constructor would, for the venue's part of them.
+        """
+        settings = {name: value for name, value in options.items() if name not in _OF_STREAM}
+        complete_keys(cls.venue, settings)
+        return cls.venue(**settings)
+
     @property
     def exchange(self) -> str:
         """First key in the store."""
@@ -164,6 +174,8 @@ class Stream(threading.Thread):
                 address, limit = self._rest_settings
                 self._rest = Rest(self.exchange, address, limit, proxy=self._proxy, sslopt=self._sslopt,
                                   metrics=self.metrics)
+            if self._own_handlers:
+                self.handlers.open()
             self.lifecycle.set("connecting")
             _RUNNING.add(self)
             super().start()
@@ -213,6 +225,8 @@ class Stream(threading.Thread):
         """End the present connection by force, whatever it is doing. Never blocks."""
         with self._control:
             transport = self._transport
+        if self.ident is not None:
+            self.handlers.unblock(self.ident)
         if transport is not None:
             transport.abort()
 
@@ -261,14 +275,18 @@ class Stream(threading.Thread):
         if handler is None:
             return lambda function: self.on(pattern, function, **options)
         self.handlers.on(pattern, handler, **options)
-        self._changed()
+        self.handlers_changed()
         return handler
 
     def off(self, handler: Callable[[Any], object]) -> bool:
         """Remove a handler. True when there was one."""
         found = self.handlers.off(handler)
-        self._changed()
+        self.handlers_changed()
         return found
+
+    def handlers_changed(self) -> None:
+        """Follow a change in the registry of handlers soon. Threads: any."""
+        self._changed()
 
     def status(self) -> dict[str, Any]:
         """How it is: state, counters, subscriptions. For people and for polling; a copy."""
@@ -409,7 +427,7 @@ class Stream(threading.Thread):
         session = Session(
             self.feed, venue, self._title, self._rest, stale_after=self._stale_after, until=until,
             recorder=self._recorder, on_state=self._session_state)
-        transport = open_transport(self._target(venue), session)
+        transport = open_transport(self._destination(venue), session)
         session.use(transport)
         with self._control:
             if self._ending or self._pausing:
@@ -422,7 +440,7 @@ class Stream(threading.Thread):
             self._session = self._transport = None
         return self._judge(session, closed)
 
-    def _target(self, venue: Venue) -> Target:
+    def _destination(self, venue: Venue) -> Target:
         routes = self.feed.subscriptions.routes()
         endpoint = venue.endpoint(routes[0].channel if routes else self._channels[0])
         return Target(
@@ -481,6 +499,8 @@ class Stream(threading.Thread):
         self.feed.status_change("stream", state, previous=previous, reason=reason)
 
 
+_OF_VENUE = {"number", "depth", "api_key", "api_secret", "options"}
+_OF_STREAM = set(inspect.signature(Stream.__init__).parameters) - _OF_VENUE     # names of options
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 
 

@@ -225,6 +225,10 @@ class Subscriptions:
         with self._lock:
             return [n for n in self._waiting if n in self._topics and self._topics[n].due <= now]
 
+    def size(self) -> int:
+        """How many topics there are, whatever their state."""
+        return len(self._topics)
+
     def on_server(self) -> int:
         """How many topics the venue has been asked for on this connection."""
         with self._lock:

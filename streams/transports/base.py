@@ -30,7 +30,7 @@ class Target:
         url: Complete address; its scheme says which transport understands it.
         headers: Extra headers of the handshake; may hold credentials, so never part of a repr.
         options: What only one kind of transport understands (framing, subprotocols, ...).
-        proxy: ``http://[user:pass@]host:port`` or ``socks5://...`` (``socks5h``: the proxy resolves), or None.
+        proxy: ``http://[user:pass@]host:port`` or ``socks5://...`` (``socks5h``: it resolves), or None.
         sslopt: TLS options: ``ca_certs``, ``cert_reqs``, ``check_hostname``, ``certfile``, ``keyfile``,
             ``context`` (a ready ``ssl.SSLContext``), ``server_hostname``.
         connect_timeout: Seconds for each of: resolving, connecting, TLS, handshake.

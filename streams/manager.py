@@ -1,0 +1,312 @@
+"""``StreamManager``: many venues, one store, one set of handlers, one way to stop it all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import ConfigurationError, NotReady, StopTimeout
+from .exchanges import exchange as stream_class
+from .handlers import Handlers
+from .metrics import Metrics, NoMetrics
+from .pool import Pool
+from .rest import Rest
+from .settings import names, rest_address
+from .store import Store
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .http import AbortableSession
+
+__all__ = ["StreamManager"]
+
+log = logging.getLogger("streams.manager")
+
+T = TypeVar("T")
+
+
+class _Group:
+    """The streams of one exchange: as many as its endpoints and limits need.
+
+    Attributes:
+        name: The venue's own name (aliases resolved).
+        streams: ``(endpoint, stream)``.
+    """
+
+    def __init__(self, kind: type[Stream], options: dict[str, Any], shared: dict[str, Any]) -> None:
+        self.kind = kind
+        self.options = options
+        self.streams: list[tuple[str, Stream]] = []
+        self.channels: list[str] = []
+        self.facts = kind.facts(options)
+        self.name = self.facts.name
+        self.rest = Rest(
+            self.name, rest_address(self.facts, options.get("rest_url")),
+            options.get("rest_limit") or self.facts.limits.rest, proxy=options.get("proxy"),
+            sslopt=options.get("sslopt"), metrics=shared["metrics"])
+        self._settings = {**shared, **options, "rest": self.rest}
+
+    def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
+        """Place these on the streams there are, and on new ones where they have no room."""
+        self.channels = self.channels or list(channels)
+        by_endpoint: dict[str, list[str]] = {}
+        for channel in channels:
+            self.facts.check_channel(channel)
+            by_endpoint.setdefault(self.facts.endpoint(channel), []).append(channel)
+        for symbol in symbols:
+            self.facts.native(symbol)               # refuse all or none
+        for endpoint, there in by_endpoint.items():
+            left = list(symbols)
+            for known, stream in self.streams:
+                if known == endpoint:
+                    left = self._fill(stream, left, there)
+            while left:
+                room = max(self.facts.limits.topics // self._weight(left[0], there), 1)
+                stream = self.kind(left[:room], there, **self._settings)
+                left = left[room:]
+                stream.start()
+                self.streams.append((endpoint, stream))
+
+    def _fill(self, stream: Stream, symbols: list[str], channels: list[str]) -> list[str]:
+        """Subscribe what fits; what is there already stays where it is. Returns the rest."""
+        taken, left, room = [], [], self.facts.limits.topics - stream.feed.subscriptions.size()
+        for symbol in symbols:
+            there = all(stream.feed.subscriptions.get(symbol, channel) for channel in channels)
+            weight = 0 if there else self._weight(symbol, channels)
+            if there or weight <= room:
+                room -= weight
+                taken.append(symbol)
+            else:
+                left.append(symbol)
+        if taken:
+            stream.subscribe(taken, channels)
+        return left
+
+    def _weight(self, symbol: str, channels: Sequence[str]) -> int:
+        native = self.facts.native(symbol)
+        return len({topic for channel in channels for topic in self.facts.topics(channel, native)})
+
+    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str] | None) -> None:
+        """Take wishes back, wherever they are served."""
+        for endpoint, stream in self.streams:
+            for channel in channels or self.channels:
+                if self.facts.endpoint(channel) == endpoint:
+                    mine = [s for s in symbols if stream.feed.subscriptions.get(s, channel)]
+                    if mine:
+                        stream.unsubscribe(mine, [channel])
+
+
+class StreamManager:
+    """Owns the streams of any number of exchanges, and the store they write into.
+
+    A context manager: leaving the block, by whatever way, stops the threads; so does the end of the
+    interpreter. ::
+
+        with StreamManager() as market:
+            market.start("binance", ["BTC-USDT"], channels=["book", "trades"])
+            market.wait_ready(timeout=10)
+            print(market.store.orderbooks["binance"]["BTC-USDT"].best_bid)
+
+    Args:
+        store: Where data goes; a new one when None.
+        metrics: See :mod:`streams.metrics`.
+        workers: Threads for :meth:`submit`.
+        options: Options of every stream (``proxy``, ``number``, ``recorder``, ...).
+
+    Threads: any, for everything.
+    """
+
+    def __init__(self, *, store: Store | None = None, metrics: Metrics | None = None, workers: int = 4,
+                 **options: Any) -> None:
+        self.store = store if store is not None else Store()
+        self.metrics = metrics or NoMetrics()
+        self.handlers = Handlers(self.metrics)
+        self._options = options
+        self._groups: dict[str, _Group] = {}
+        self._lock = threading.RLock()
+        self._workers = workers
+        self._pool = Pool(workers, "streams-worker")
+
+    def __enter__(self) -> StreamManager:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        try:
+            self.stop()
+        except StopTimeout as late:
+            if error is None:
+                raise
+            log.error("%s", late)           # the error under way matters more
+
+    def __repr__(self) -> str:
+        return f"<StreamManager of {', '.join(self._groups) or 'nothing yet'}>"
+
+    # -- what runs --------------------------------------------------------------------------------
+
+    def start(self, exchange: str, symbols: Sequence[str] | str,
+              channels: Sequence[str] | str = ("book",), **options: Any) -> None:
+        """Start streaming; called again for the same exchange it adds to what runs.
+
+        Args:
+            exchange: Name or alias of an exchange: ``binance``, ``huobi``, ...
+            options: Options of :class:`Stream` and of the venue; only the first time.
+
+        Raises:
+            ConfigurationError: Something that can not work; nothing has been started then.
+        """
+        kind = stream_class(exchange)
+        wanted, over = names("symbols", symbols), names("channels", channels)
+        with self._lock:
+            group = self._groups.get(kind.venue.name)
+            if group is None:
+                shared = {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
+                group = _Group(kind, {**self._options, **options}, shared)
+            elif options and {**self._options, **options} != group.options:
+                raise ConfigurationError(
+                    f"{exchange} runs already, with other options; stop it first, or use another manager")
+            self.handlers.open()
+            group.subscribe(wanted, over)
+            self._groups[kind.venue.name] = group
+
+    def stop(self, exchange: str | None = None, timeout: float = 5.0) -> None:
+        """Stop one exchange, or everything. Idempotent; what was stopped can be started anew.
+
+        Raises:
+            StopTimeout: A thread still runs after ``timeout`` seconds; the message names it.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            groups = [self._groups.pop(name) for name in self._named(exchange)]
+        streams = [stream for group in groups for _, stream in group.streams]
+        for stream in streams:
+            stream.ask_to_stop()
+        late = [s.name for s in streams if not s.stop(max(deadline - time.monotonic(), 0.0))
+                and s is not threading.current_thread()]
+        for group in groups:
+            group.rest.close()
+        if exchange is None:
+            self.handlers.close(max(deadline - time.monotonic(), 0.0))
+            with self._lock:
+                pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
+            pool.close(min(max(deadline - time.monotonic(), 0.0), 1.0))
+        if late:
+            raise StopTimeout(f"still running after {timeout} s: {', '.join(late)}")
+
+    def pause(self, exchange: str | None = None) -> None:
+        """Close the connections of one exchange, or all, until :meth:`resume`."""
+        for stream in self._streams(exchange):
+            stream.pause()
+
+    def resume(self, exchange: str | None = None) -> None:
+        """Connect again after :meth:`pause`."""
+        for stream in self._streams(exchange):
+            stream.resume()
+
+    def subscribe(self, exchange: str, symbols: Sequence[str] | str,
+                  channels: Sequence[str] | str | None = None) -> None:
+        """Want more of an exchange that was started. Channels: those of its start, when None."""
+        group = self._group(exchange)
+        with self._lock:
+            group.subscribe(names("symbols", symbols),
+                            group.channels if channels is None else names("channels", channels))
+
+    def unsubscribe(self, exchange: str, symbols: Sequence[str] | str,
+                    channels: Sequence[str] | str | None = None) -> None:
+        """The opposite of :meth:`subscribe`."""
+        group = self._group(exchange)
+        with self._lock:
+            group.unsubscribe(names("symbols", symbols),
+                              None if channels is None else names("channels", channels))
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """How everything is, for people and for polling: ``streams`` (each as :meth:`Stream.status`),
+        ``handlers``, ``last_update``."""
+        return {
+            "last_update": self.store.last_update,
+            "streams": [stream.status() for stream in self._streams(None)],
+            "handlers": self.handlers.status(),
+        }
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until every subscribed book, quote and ticker has data.
+
+        Raises:
+            NotReady: The time ran out, or what is missing will not come (refused, failed); the message
+                names what is missing and why.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen = self.store.last_update
+        while True:
+            streams = self._streams(None)
+            missing = {what: why for stream in streams for what, why in stream.waiting_for().items()}
+            if not missing:
+                return
+            hopeless = all(s.state == "failed" for s in streams if s.waiting_for()) or all(
+                why.startswith("refused") for why in missing.values())
+            left = None if deadline is None else deadline - time.monotonic()
+            if hopeless or (left is not None and left <= 0):
+                shown = "; ".join(f"{what} ({why})" for what, why in list(missing.items())[:5])
+                more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
+                raise NotReady(f"no data yet for {shown}{more}")
+            # State changes wake no waiter, so look again after a moment in any case.
+            seen = self.store.wait(seen, 0.1 if left is None else min(left, 0.1))
+
+    def rest(self, exchange: str) -> AbortableSession:
+        """A ready ``requests.Session`` for calls of your own to that exchange: its proxy and TLS, time-outs,
+        rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler."""
+        return self._group(exchange).rest.session()
+
+    # -- handlers and workers -----------------------------------------------------------------------
+
+    def on(self, pattern: Any, handler: Callable[[Any], object] | None = None, **options: Any) -> Any:
+        """Have ``handler`` called with events whose ``exchange.channel.symbol`` matches ``pattern``.
+        Also a decorator. See :meth:`streams.handlers.Handlers.on`."""
+        if handler is None:
+            return lambda function: self.on(pattern, function, **options)
+        self.handlers.on(pattern, handler, **options)
+        self._wake()
+        return handler
+
+    def off(self, handler: Callable[[Any], object]) -> bool:
+        """Remove a handler. True when there was one."""
+        found = self.handlers.off(handler)
+        self._wake()
+        return found
+
+    def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+        """Have ``fn(*args, **kwargs)`` called in a small thread pool, beside the streams."""
+        return self._pool.submit(fn, *args, **kwargs)
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        for stream in self._streams(None):
+            stream.handlers_changed()
+
+    def _named(self, exchange: str | None) -> list[str]:
+        if exchange is None:
+            return list(self._groups)
+        name = stream_class(exchange).venue.name
+        return [name] if name in self._groups else []
+
+    def _group(self, exchange: str) -> _Group:
+        name = stream_class(exchange).venue.name
+        with self._lock:
+            if name not in self._groups:
+                running = ", ".join(self._groups) or "none"
+                raise ConfigurationError(f"{exchange} has not been started; running: {running}")
+            return self._groups[name]
+
+    def _streams(self, exchange: str | None) -> list[Stream]:
+        with self._lock:
+            groups: Iterable[_Group] = (
+                self._groups.values() if exchange is None else [self._group(exchange)])
+            return [stream for group in groups for _, stream in group.streams]
