@@ -158,7 +158,7 @@ class LengthPrefixed(Framing):
     def wrap(self, message: bytes) -> bytes:
         size = len(message) + self._own
         if size > self._most:
-            raise ValueError(f"a message of {len(message)} bytes does not fit a length of {self._width} bytes")
+            raise ValueError(f"{len(message)} bytes do not fit a length of {self._width} bytes")
         return self._field.pack(size) + message
 
     @property
@@ -185,7 +185,7 @@ class Delimited(Framing):
         super().__init__(max_message)
         if not isinstance(delimiter, bytes) or not delimiter:
             raise ConfigurationError(
-                f"framing 'delimited': delimiter must be one byte or more, not {delimiter!r}")
+                f"framing 'delimited': delimiter must be bytes, not empty: {delimiter!r}")
         self._delimiter = delimiter
         self._blocks: list[bytes] = []      # of an unfinished message
         self._size = 0
@@ -254,7 +254,7 @@ class FixedSize(Framing):
         super().__init__(max_message)
         if not isinstance(size, int) or not 1 <= size <= max_message:
             raise ConfigurationError(
-                f"framing 'fixed': size must be 1 to {max_message} bytes, not {size!r}")
+                f"framing 'fixed': size must be 1 to {max_message}, not {size!r}")
         self._message = size
         self._kept = _Gatherer()
 
