@@ -23,7 +23,6 @@ from .web import PeerGone, Request, Response
 _KEPT_LOGS = 200            # connections whose log of sent messages is kept
 _BURST = 500                # events between two flushes
 _MINUTE = 60_000_000_000
-_MOVING = ("no_data", "ack_silence", "skip", "duplicate", "reorder")    # faults of single items
 
 Record = dict[str, Any]
 
@@ -186,8 +185,7 @@ class TapeSim(MarketSim):
             start += size
 
     def _send_array(self, conn: Connection, items: list[_Item]) -> None:
-        trouble = conn.trouble
-        if trouble is not None and any(trouble.has(name) for name in _MOVING):
+        if conn.trouble is not None:            # faults strike single messages
             self._send_singly(conn, items)
             return
         for index in range(len(items)):
