@@ -10,10 +10,11 @@ from .binance import BinanceFuturesSim, BinanceSim
 from .faults import Fault
 from .huobi import HuobiSim
 from .market import Book, Instrument, Market
+from .replay import ReplaySim
 from .server import LoopbackServer
 from .web import Request, Response, WebServer
 
 __all__ = [
     "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
-    "LoopbackServer", "Market", "Request", "Response", "WebServer",
+    "LoopbackServer", "Market", "ReplaySim", "Request", "Response", "WebServer",
 ]
