@@ -253,10 +253,12 @@ class Recorder:
         self._file.close()
 
     def _write(self, entries: list[_Entry]) -> None:
-        """Write entries, in units of bounded size."""
+        """Write entries, in units of bounded size, letting go of each that is written."""
         unit: list[_Entry] = []
         size = 0
-        for entry in entries:
+        entries.reverse()
+        while entries:
+            entry = entries.pop()
             unit.append(entry)
             size += entry.size
             if size >= UNIT:
