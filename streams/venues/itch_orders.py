@@ -50,13 +50,24 @@ class Order(msgspec.Struct, gc=False):
 
 
 class Delta(msgspec.Struct, gc=False):
-    """What one message changed in one book; a :class:`streams.venue.BookDelta`."""
+    """What one message changed in one book; a :class:`streams.venue.BookDelta`.
+
+    Attributes:
+        clock: Tracking number and time as they came.
+        midnight: Beginning of the session's day.
+    """
 
     link: int
     last: int
     bids: tuple[Level, ...]
     asks: tuple[Level, ...]
-    time: int
+    clock: int
+    midnight: int
+
+    @property
+    def time(self) -> int:
+        """ns since the epoch; worked out when somebody asks, which is rarely."""
+        return self.midnight + (self.clock & _TIME)
 
 
 class Book:
@@ -166,8 +177,8 @@ class OrderFlow:
         link = book.last
         book.last = last = self.sequence
         if code == _BUY:
-            return ((route, Delta(link, last, ((price, size),), _NONE, self.midnight + (clock & _TIME))),)
-        return ((route, Delta(link, last, _NONE, ((price, size),), self.midnight + (clock & _TIME))),)
+            return ((route, Delta(link, last, ((price, size),), _NONE, clock, self.midnight)),)
+        return ((route, Delta(link, last, _NONE, ((price, size),), clock, self.midnight)),)
 
     def _add_attributed(self, raw: bytes, now: int) -> Items:
         if len(raw) != 41:
@@ -180,9 +191,20 @@ class OrderFlow:
         if book is None:
             return _NOTHING
         order = book.orders.pop(ref)
-        if book.route is None:
+        route = book.route
+        if route is None:
             return _NOTHING
-        return self._shrunk(book, order, order.shares, clock)
+        levels, price = order.levels, order.price
+        size = levels[price] - order.shares
+        if size:
+            levels[price] = size
+        else:
+            del levels[price]
+        link = book.last
+        book.last = last = self.sequence
+        if levels is book.bids:
+            return ((route, Delta(link, last, ((price, size),), _NONE, clock, self.midnight)),)
+        return ((route, Delta(link, last, _NONE, ((price, size),), clock, self.midnight)),)
 
     def _execute(self, raw: bytes, now: int) -> Items:
         locate, clock, ref, shares, match = _EXECUTED(raw)
@@ -237,8 +259,8 @@ class OrderFlow:
         book.last = last = self.sequence
         route: Route = book.route  # type: ignore[assignment]
         if levels is book.bids:
-            return ((route, Delta(link, last, ((price, size),), _NONE, self.midnight + (clock & _TIME))),)
-        return ((route, Delta(link, last, _NONE, ((price, size),), self.midnight + (clock & _TIME))),)
+            return ((route, Delta(link, last, ((price, size),), _NONE, clock, self.midnight)),)
+        return ((route, Delta(link, last, _NONE, ((price, size),), clock, self.midnight)),)
 
     def _replace(self, raw: bytes, now: int) -> Items:
         locate, clock, ref, new, shares, wire = _REPLACE(raw)
@@ -270,8 +292,8 @@ class OrderFlow:
         link = book.last
         book.last = last = self.sequence
         if levels is book.bids:
-            return ((route, Delta(link, last, changes, _NONE, self.midnight + (clock & _TIME))),)
-        return ((route, Delta(link, last, _NONE, changes, self.midnight + (clock & _TIME))),)
+            return ((route, Delta(link, last, changes, _NONE, clock, self.midnight)),)
+        return ((route, Delta(link, last, _NONE, changes, clock, self.midnight)),)
 
     def _execution(self, book: Book, order: Order, price: Number, shares: int, match: int, clock: int,
                    now: int, conditions: tuple[str, ...]) -> Item:
