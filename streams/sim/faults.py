@@ -194,6 +194,7 @@ class FaultPlan:
     def __init__(self) -> None:
         self.struck: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._always: dict[str, list[Fault]] = {"connection": [], "snapshot": []}
         self._next: dict[str, deque[Fault | None]] = {"connection": deque(), "snapshot": deque()}
         self._random: random.Random | None = None
         self._update_kinds: list[Fault] = []
@@ -221,11 +222,20 @@ class FaultPlan:
         with self._lock:
             self._next[queue].extend(faults)
 
+    def always(self, fault: Fault) -> None:
+        """From now on, wherever no plan says otherwise; several take turns. Threads: any."""
+        with self._lock:
+            self._always["snapshot" if fault.where == "snapshot" else "connection"].append(fault)
+
     def take(self, queue: Literal["connection", "snapshot"]) -> Fault | None:
         """The entry for the connection or snapshot that comes now. Threads: any."""
         with self._lock:
             if self._next[queue]:
                 return self._next[queue].popleft()
+            standing = self._always[queue]
+            if standing:
+                standing.append(standing.pop(0))
+                return standing[-1]
             if queue == "snapshot" and self._random is not None and self._snapshot_kinds:
                 if self._random.random() < self._snapshot_probability:
                     return self._random.choice(self._snapshot_kinds)
@@ -238,13 +248,16 @@ class FaultPlan:
             if waiting and waiting[0] is not None and waiting[0].name == fault.name:
                 waiting.popleft()
                 return True
-        return False
+            return not waiting and any(
+                known.name == fault.name for known in self._always["connection"])
 
     def clear(self) -> None:
         """Forget every plan, and the random faults. Threads: any."""
         with self._lock:
             for waiting in self._next.values():
                 waiting.clear()
+            for standing in self._always.values():
+                standing.clear()
             self._random = None
 
     def randomize(self, seed: int, probability: float, kinds: Iterable[Fault],

@@ -161,6 +161,18 @@ class VenueServer(WebServer):
         """
         self.plans.add("snapshot", faults)
 
+    def always(self, fault: Fault) -> None:
+        """This fault for every connection or snapshot to come, until `clear_faults`; several
+        of them take turns.
+
+        Threads: any.
+
+        Raises:
+            ValueError: TLS_STALL without an ``ssl_context``, or unknown garbage.
+        """
+        self._check(fault)
+        self.plans.always(fault)
+
     def inject(self, fault: Fault, connection: Connection | None = None) -> None:
         """Switch a fault on, now, in one live WebSocket connection or in all of them.
 

@@ -1,0 +1,105 @@
+"""``python -m streams.sim``: a simulated venue, or a recording, in a process of its own."""
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from . import BinanceFuturesSim, BinanceSim, Fault, HuobiSim, ReplaySim
+from .simulation import MarketSim
+from .venue import VenueServer
+
+VENUES: dict[str, type[BinanceSim] | type[HuobiSim]] = {
+    "binance": BinanceSim, "binance-futures": BinanceFuturesSim, "huobi": HuobiSim,
+    "htx": HuobiSim}
+_LOOK = 0.2         # seconds between two looks for a signal
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line. Threads: any."""
+    parser = argparse.ArgumentParser(
+        prog="python -m streams.sim", description="A simulated venue on loopback. Prints one "
+        "line with its addresses and runs until it is interrupted.")
+    parser.add_argument("--exchange", choices=sorted(VENUES), help="which venue (with --replay: "
+                        "only where the file does not say)")
+    parser.add_argument("--replay", metavar="FILE", nargs="+",
+                        help="serve a recording, several files one after the other")
+    parser.add_argument("--speed", type=float, default=1.0,
+                        help="of a replay: 1 as recorded, 0 as fast as clients read")
+    parser.add_argument("--skip-every", type=int, default=0, metavar="N",
+                        help="of a replay: leave out every n-th book update")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
+    parser.add_argument("--symbols", nargs="+", default=["BTCUSDT", "ETHUSDT"])
+    parser.add_argument("--rate", type=float, default=50.0,
+                        help="book updates per second and symbol")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--levels", type=int, default=1000, help="per side of each book")
+    parser.add_argument("--seconds", type=float, help="end by itself")
+    parser.add_argument("--fault", action="append", default=[], metavar="NAME[:OPTION=VALUE,...]",
+                        help="for every new connection, or every snapshot; may be given again: "
+                        + ", ".join(sorted(Fault.KINDS)))
+    return parser
+
+
+def build_server(options: argparse.Namespace) -> VenueServer:
+    """The server that the command line asks for.
+
+    Threads: any.
+
+    Raises:
+        ValueError: options that do not fit together.
+        OSError: a recording that cannot be read.
+    """
+    if options.replay:
+        return ReplaySim(options.replay, exchange=options.exchange, speed=options.speed,
+                         skip_every=options.skip_every, port=options.port)
+    if not options.exchange:
+        raise ValueError(f"--exchange is missing; there are: {', '.join(sorted(VENUES))}")
+    sim: MarketSim = VENUES[options.exchange](
+        options.symbols, seed=options.seed, rate=options.rate, port=options.port,
+        levels=options.levels)
+    return sim
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM, or for ``--seconds``.
+
+    Threads: the main thread, for the sake of signals.
+
+    Returns:
+        The exit code: 0, or 2 for a command line that makes no sense.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        server = build_server(options)
+        for fault in map(Fault.parse, options.fault):
+            server.always(fault)
+        server.start()
+    except (ValueError, OSError) as error:
+        print(f"python -m streams.sim: {error}", file=sys.stderr)
+        return 2
+    try:
+        print(f"{server.name} {server.url} {server.rest_url}", flush=True)
+        _wait(ended, options.seconds)
+    finally:
+        server.stop()
+    return 0
+
+
+def _wait(ended: threading.Event, seconds: float | None) -> None:
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while not ended.wait(_LOOK):            # Windows delivers signals only between waits
+        if deadline is not None and time.monotonic() >= deadline - _LOOK:
+            ended.wait(max(0.0, deadline - time.monotonic()))
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
