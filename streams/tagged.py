@@ -21,7 +21,7 @@ from .credentials import scrubbed
 from .errors import ConfigurationError
 from .venue import Item, Malformed, Notice, Route, Venue
 
-__all__ = ["Audience", "Build", "Hearer", "TaggedVenue", "check_numbers"]
+__all__ = ["Audience", "Build", "Hearer", "TaggedVenue", "check_message"]
 
 Build = Callable[[Any, str, int], Any]      # (message, symbol of the event, now) -> event or None
 
@@ -194,7 +194,7 @@ class TaggedVenue(Venue):
                 continue
             try:
                 if self._exact:
-                    check_numbers(message, self.signed)
+                    check_message(message, self.signed)
                 handler(message, now, items)
             except _ODD as error:
                 items.append((self.session, self._malformed(message, error)))
@@ -261,7 +261,7 @@ class TaggedVenue(Venue):
         return f"{channel}:{symbol}"
 
 
-def check_numbers(value: Any, signed: bool = False) -> None:
+def check_message(value: Any, signed: bool = False) -> None:
     """Refuse Decimals that are not finite, absurd, or negative where nothing can be; the bounds of
     :data:`~streams.venue.FloatSize` and its like say the same to the float decoder.
 
@@ -278,12 +278,12 @@ def check_numbers(value: Any, signed: bool = False) -> None:
             raise ValueError(f"no number of a market: {value:.6e}")
     elif isinstance(value, (list, tuple)):
         for part in value:
-            check_numbers(part, signed)
+            check_message(part, signed)
     elif isinstance(value, msgspec.Struct):
         positive = () if signed else getattr(value, "positive", ())
         either = getattr(value, "either", ())
         for name in value.__struct_fields__:
             number = getattr(value, name)
-            check_numbers(number, signed or name in either)
+            check_message(number, signed or name in either)
             if name in positive and not number:
                 raise ValueError(f"{name} is 0")

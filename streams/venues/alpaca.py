@@ -33,7 +33,7 @@ from . import alpaca_messages as wire
 from .alpaca_rest import Answers
 from .alpaca_session import Ledger, judge
 
-__all__ = ["Alpaca", "AlpacaCrypto", "AlpacaOptions"]
+__all__ = ["AlpacaCryptoVenue", "AlpacaOptionsVenue", "AlpacaVenue"]
 
 # Topics of each channel; corrections and cancels come with trades without being asked for.
 TOPICS: Mapping[str, tuple[str, ...]] = {
@@ -107,7 +107,7 @@ class _Alpaca(TaggedVenue):
         self._whole: set[str] = set()       # symbols whose book has been sent whole on this connection
         self._answers = Answers(self.name, number, self._lot)
         messages = wire.msgpack_messages if self.binary else wire.json_messages
-        self.speak(messages(number is Decimal), wire.Head, self.binary)
+        self.speak(messages(number), wire.Head, self.binary)
         self.answer(wire.Success, self._success)
         self.answer(wire.Error, self._error)
         self.answer(wire.Subscription, self._listed)
@@ -321,7 +321,7 @@ def _conditions(codes: list[str] | str | None) -> tuple[str, ...]:
     return (codes,) if isinstance(codes, str) else tuple(codes)
 
 
-class Alpaca(_Alpaca):
+class AlpacaVenue(_Alpaca):
     """US stocks, and news (on an endpoint of its own)."""
 
     name = "alpaca"
@@ -358,7 +358,7 @@ class Alpaca(_Alpaca):
         return self._answers.ticker(body, "", self.native(symbol), symbol, now)
 
 
-class AlpacaCrypto(_Alpaca):
+class AlpacaCryptoVenue(_Alpaca):
     """Crypto pairs, at Alpaca itself (``us``) or at Kraken (``us-1``, ``eu-1``). The venue's books begin
     with a reset; until one has come, changes are ignored."""
 
@@ -387,7 +387,7 @@ class AlpacaCrypto(_Alpaca):
         return self._answers.book(body, self.native(symbol))
 
 
-class AlpacaOptions(_Alpaca):
+class AlpacaOptionsVenue(_Alpaca):
     """US options. This feed speaks MessagePack only (else error 412), and allows no wildcard for
     quotes (413)."""
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
 import msgspec
 
-from ..venue import FloatPrice, FloatSize
+from ..numbers import number_types
 
 __all__ = [
     "Band", "Bar", "Book", "Cancel", "Correction", "DailyBar", "Error", "Head", "Imbalance", "KINDS", "Level",
@@ -205,23 +205,25 @@ class Head(msgspec.Struct, frozen=True):
     symbol: str = msgspec.field(name="S", default="")
 
 
-def json_messages(exact: bool) -> Any:
+def json_messages(number: type[float] | type[Decimal]) -> Any:
     """Union of all that the JSON feeds (stocks, crypto, news) send.
 
     Args:
-        exact: Numbers as Decimals with the digits of the wire, else as bounded floats.
+        number: ``Decimal``, with the digits of the wire, or ``float``, bounded by the decoder.
     """
-    p: Any = Decimal if exact else FloatPrice
-    s: Any = Decimal if exact else FloatSize
+    p: Any
+    s: Any
+    p, s = number_types(number)
     return Union[
         Success, Error, Subscription, Trade[p, s, str], Quote[s, str], Bar[p, s, str],
         UpdatedBar[p, s, str], DailyBar[p, s, str], Correction[p, s, str], Cancel[str], Status[str],
         Band[s, str], Imbalance[s, str], Book[p, s, str], NewsItem[str]]
 
 
-def msgpack_messages(exact: bool) -> Any:
+def msgpack_messages(number: type[float] | type[Decimal]) -> Any:
     """Union of all that the option feed sends; see :func:`json_messages`."""
     w: Any = msgspec.msgpack.Ext
-    p: Any = Decimal if exact else FloatPrice
-    s: Any = Decimal if exact else FloatSize
+    p: Any
+    s: Any
+    p, s = number_types(number)
     return Union[Success, Error, Subscription, Trade[p, s, w], Quote[s, w]]

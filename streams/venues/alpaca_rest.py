@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Generic, Optional, TypeVar
 import msgspec
 
 from ..events import Ticker
-from ..tagged import check_numbers
+from ..numbers import number_types
+from ..tagged import check_message
 from ..timestamps import Rfc3339
-from ..venue import BookSnapshot, FloatPrice, FloatSize
+from ..venue import BookSnapshot
 from .alpaca_messages import Level
 
 __all__ = ["Answers"]
@@ -68,10 +69,10 @@ class Answers:
         lot: What the venue's quote sizes are multiplied with, a ``number``; None for nothing.
     """
 
-    def __init__(self, exchange: str, number: type, lot: Any) -> None:
-        exact = number is Decimal
-        p: Any = Decimal if exact else FloatPrice
-        s: Any = Decimal if exact else FloatSize
+    def __init__(self, exchange: str, number: type[float] | type[Decimal], lot: Any) -> None:
+        p: Any
+        s: Any
+        p, s = number_types(number)
         self._exchange = exchange
         self._lot = lot
         self._time = Rfc3339()
@@ -97,7 +98,7 @@ class Answers:
             raise ValueError(f"{self._exchange} has no ticker of {native}")
         day = snapshot.daily_bar or _Day()
         for part in (trade, quote, day):
-            check_numbers(part)
+            check_message(part)
         times = [self._time(part.time) for part in (trade, quote) if part]
         bid = (quote.bid or None) if quote else None
         ask = (quote.ask or None) if quote else None
@@ -117,7 +118,7 @@ class Answers:
         book = self._books.decode(body).get("orderbooks", {}).get(native)
         if book is None:
             raise ValueError(f"{self._exchange} has no order book of {native}")
-        check_numbers(book)
+        check_message(book)
         return BookSnapshot(
             last=0, bids=[(level.price, level.size) for level in book.bids],
             asks=[(level.price, level.size) for level in book.asks], time=self._time(book.time))

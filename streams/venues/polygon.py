@@ -39,7 +39,7 @@ from . import polygon_messages as wire
 from .polygon_requests import Requests, said
 from .polygon_rest import Answers
 
-__all__ = ["Polygon"]
+__all__ = ["PolygonVenue"]
 
 _STOCKS: Mapping[str, tuple[str, ...]] = {
     "trades": ("T",), "quotes": ("Q",), "ticker": ("T", "Q"), "bars:1s": ("A",), "bars:1m": ("AM",),
@@ -63,7 +63,7 @@ FEEDS: Mapping[str, str] = {"realtime": "wss://socket.massive.com", "delayed": "
 EVICTED = 15.0      # seconds before a connection that a newer one has evicted is made again
 
 
-class Polygon(TaggedVenue):
+class PolygonVenue(TaggedVenue):
     """One cluster of Polygon's.
 
     Options: ``market`` (see above), ``feed`` (``realtime`` or ``delayed``), ``exchange_id`` (whose crypto
@@ -113,7 +113,7 @@ class Polygon(TaggedVenue):
         self._requests = Requests(self.spelled_topic)
         self._tickers: dict[str, Ticker] = {}
         self._answers = Answers(self.name, number, self._lot)
-        self.speak(wire.messages(number is Decimal, self.signed), wire.Head)
+        self.speak(wire.messages(number, self.signed), wire.Head)
         self.answer(wire.Status, self._status)
 
     # -- questions ------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, Union
 
 import msgspec
 
-from ..venue import FloatPrice, FloatSize
+from ..numbers import number_types
+from ..venue import FloatSize
 
 __all__ = [
     "Band", "Book", "CryptoBar", "CryptoQuote", "CryptoSecond", "CryptoTrade", "FairValue", "ForexBar",
@@ -217,18 +218,21 @@ class Head(msgspec.Struct, frozen=True):
         return self.sym or self.pair
 
 
-def messages(exact: bool, signed: bool) -> Any:
+def messages(number: type[float] | type[Decimal], signed: bool) -> Any:
     """Union of all that can come.
 
     Args:
-        exact: Numbers as Decimals with the digits of the wire, else as bounded floats.
+        number: ``Decimal``, with the digits of the wire, or ``float``, bounded by the decoder.
         signed: Prices may be 0 and negative (futures).
     """
-    p: Any = Decimal if exact else FiniteFloat if signed else FloatPrice
-    q: Any = Decimal if exact else FiniteFloat if signed else FloatSize
-    s: Any = Decimal if exact else FloatSize
-    f: Any = Decimal if exact else FiniteFloat
-    d: Any = Decimal if exact else Union[str, FloatSize]        # a Decimal reads text by itself
+    p: Any
+    s: Any
+    p, s = number_types(number)
+    f: Any = Decimal if number is Decimal else FiniteFloat
+    q: Any = f if signed else s
+    if signed:
+        p = f
+    d: Any = Decimal if number is Decimal else Union[str, FloatSize]    # a Decimal reads text by itself
     return Union[
         Status, Trade[p, s], CryptoTrade[p, s], Quote[q, s], CryptoQuote[q, s], ForexQuote[q],
         Second[p, s, d], Minute[p, s, d], CryptoSecond[p, s, d], CryptoBar[p, s, d],

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Generic, Optional, TypeVar
 import msgspec
 
 from ..events import Ticker
-from ..tagged import check_numbers
+from ..numbers import number_types
+from ..tagged import check_message
 from ..timestamps import epoch_ns
-from ..venue import BookSnapshot, FloatPrice, FloatSize
+from ..venue import BookSnapshot
 from .polygon_messages import Time
 
 __all__ = ["Answers"]
@@ -120,10 +121,10 @@ class Answers:
         lot: What the venue's quote sizes are multiplied with, a ``number``; None for nothing.
     """
 
-    def __init__(self, exchange: str, number: type, lot: Any) -> None:
-        exact = number is Decimal
-        p: Any = Decimal if exact else FloatPrice
-        s: Any = Decimal if exact else FloatSize
+    def __init__(self, exchange: str, number: type[float] | type[Decimal], lot: Any) -> None:
+        p: Any
+        s: Any
+        p, s = number_types(number)
         self._exchange = exchange
         self._lot = lot
         self._singles: Any = msgspec.json.Decoder(_Singles[s])
@@ -139,7 +140,7 @@ class Answers:
         found: Any = self._singles.decode(body).ticker
         if found is None:
             raise ValueError(f"{self._exchange} has no ticker of {symbol}")
-        check_numbers(found)
+        check_message(found)
         trade, quote, day = found.last_trade or _Trade(), found.last_quote or _Quote(), found.day or _Day()
         return self._ticker(
             symbol, now, max(trade.time, quote.time) or found.updated, trade.price, trade.size,
@@ -154,7 +155,7 @@ class Answers:
         found: Any = next((r for r in self._unified.decode(body).results if r.ticker == native), None)
         if found is None:
             raise ValueError(f"{self._exchange} has no ticker of {symbol}")
-        check_numbers(found)
+        check_message(found)
         trade, quote = found.last_trade or _UnifiedTrade(), found.last_quote or _UnifiedQuote()
         time = max(trade.sip_timestamp, trade.last_updated, quote.last_updated) or found.last_updated
         return self._ticker(
@@ -182,7 +183,7 @@ class Answers:
         book: Any = self._books.decode(body).data
         if book is None:
             raise ValueError(f"{self._exchange} has no order book of {symbol}")
-        check_numbers(book)
+        check_message(book)
         bids, asks = ([(level.price, level.sizes[market]) for level in side if market in level.sizes]
                       for side in (book.bids, book.asks))
         if not bids and not asks:
