@@ -241,6 +241,7 @@ class LoopbackServer:
             with self._peers_lock:
                 self._peers[peer] = thread
             thread.start()
+            self.notify()
 
     def _serve(self, peer: Peer) -> None:
         try:
