@@ -7,6 +7,7 @@ This is the only importer of python-socks.
 from __future__ import annotations
 
 import base64
+import inspect
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,6 +117,8 @@ def _socks_client() -> Any:
         from python_socks.sync import Proxy as Client
     except ImportError:
         raise MissingDependency("python-socks", extra="socks") from None
+    if "forward" not in inspect.signature(Client).parameters:
+        raise MissingDependency("python-socks>=3.0", extra="socks")
     return Client, ProxyType.SOCKS5, ProxyError
 
 

@@ -143,9 +143,8 @@ class Line:
 
     def wake(self) -> None:
         """Have the owner look around. Threads: any; never blocks."""
-        if not self.attention:
-            self.attention = True
-            self._poke()
+        self.attention = True
+        self._poke()
 
     def abort(self) -> None:
         """End whatever the owner is doing here. Threads: any; never blocks."""
@@ -231,8 +230,7 @@ class Line:
         assert self._poked is not None
         try:
             sock.setblocking(False)
-            for option in _SOCKET_OPTIONS:
-                sock.setsockopt(*option)
+            _prepare(sock)
             with self._lock:
                 self._sock = sock
             self._check()
@@ -393,6 +391,14 @@ class Line:
                 self._check()
                 raise OSError("the connection was closed")
             return data
+
+
+def _prepare(sock: socket.socket) -> None:
+    for option in _SOCKET_OPTIONS:
+        try:
+            sock.setsockopt(*option)
+        except OSError:
+            pass  # known by name only: some systems do that
 
 
 def _shut(sock: socket.socket) -> None:

@@ -75,6 +75,7 @@ class WebSocketTransport(Transport):
         self._line = Line()
         self._carrier = Carrier(self._line, self._name, target.send_timeout)
         self._library: Any = None  # a websocket.WebSocket while there is somebody to send to
+        self._send_close: Callable[[int], object] = _say_nothing
         self._opened = False
         self._closing: float | None = None  # when our polite close stops waiting for the peer's
         self._broken: TransportError | None = None  # a send failed; what has arrived is still read
@@ -87,7 +88,7 @@ class WebSocketTransport(Transport):
             error = Aborted("aborted") if self._line.aborted else self._run()
         except TransportError as failure:
             error = failure
-        except OSError as failure:
+        except (OSError, UnicodeError) as failure:  # a file of certificates, a host that is no name
             error = ConnectFailed(f"{self._name}: {failure}")
         finally:
             self._library = None
@@ -109,7 +110,7 @@ class WebSocketTransport(Transport):
             return
         self._closing = time.monotonic() + _CLOSE_GRACE
         self._line.attention = True
-        self._say_goodbye(self._library, 1000)
+        self._say_goodbye(1000)
 
     def wake(self) -> None:
         self._line.wake()
@@ -121,11 +122,12 @@ class WebSocketTransport(Transport):
 
     def _run(self) -> TransportError | None:
         target, line = self.target, self._line
+        sslopt = target.sslopt or {}
+        context = tls_context(sslopt) if self._secure else None
         line.open(self._host, self._port, target.connect_timeout, self._proxy)
-        if self._secure:
-            sslopt = target.sslopt or {}
+        if context is not None:
             name = sslopt.get("server_hostname") or self._host
-            line.start_tls(TlsCodec(tls_context(sslopt), name), target.connect_timeout)
+            line.start_tls(TlsCodec(context, name), target.connect_timeout)
         self._carrier.deadline = time.monotonic() + target.connect_timeout
         try:
             return self._converse_plainly() if MISFIT else self._converse()
@@ -164,6 +166,8 @@ class WebSocketTransport(Transport):
     def _serve(self, library: Any) -> TransportError | None:
         """From the end of the handshake to the end of the conversation; how it ended."""
         self._library = library
+        # The library would answer every close frame with 1000, before we have seen it.
+        self._send_close, library.send_close = library.send_close, _say_nothing
         self._opened = True
         reader = BlockReader(
             self._deliver, self._unusual, self.target.max_message, bool(self.target.options.get("utf8")),
@@ -186,11 +190,11 @@ class WebSocketTransport(Transport):
         except PeerClosed as closed:
             return self._closed(closed)
         except ProtocolError as broken:
-            return self._hang_up(library, broken.code, broken.reason)
+            return self._hang_up(broken.code, broken.reason)
         except websocket.WebSocketProtocolException as broken:
-            return self._hang_up(library, 1002, str(broken))
+            return self._hang_up(1002, str(broken))
         except TransportError as error:
-            return self._last_words(reader) or error if error is self._broken else error
+            return (error is self._broken and self._last_words(reader)) or error
         except (OSError, websocket.WebSocketException) as error:
             return ConnectionLost(f"{self._name}: {getattr(error, 'strerror', None) or error}")
         except _ReceiverFailed as failed:
@@ -242,11 +246,8 @@ class WebSocketTransport(Transport):
 
     def _unusual(self, frame: bytes) -> tuple[int, bytes] | None:
         """One whole control frame or fragment, through the library."""
-        closing = frame[0] & 0xF == CLOSE
-        if self._closing is not None and not closing:
+        if self._closing is not None and frame[0] & 0xF != CLOSE:
             return None  # after our close frame only the peer's is of interest
-        if closing and self._closing is not None:
-            raise _Done
         self._carrier.put(frame)
         try:
             opcode, done = self._library.recv_data_frame(True)
@@ -255,27 +256,26 @@ class WebSocketTransport(Transport):
             if isinstance(gathered[1], bytes):
                 gathered[1] = bytearray(gathered[1])  # or each fragment would copy all before it
             return None
-        except TransportError:
-            if not closing:
-                raise
-            opcode, payload = CLOSE, frame[2:]  # our answer does not get through: it has closed already
-        else:
-            payload = bytes(done.data)
+        payload = bytes(done.data)
         if opcode not in (CLOSE, PING, PONG):
             return opcode, payload
         self._control(opcode, payload)
         return None
 
     def _control(self, opcode: int, payload: bytes) -> None:
-        """A control frame that the library has answered."""
+        """A control frame that the library has checked; it has answered a ping, but no close frame."""
         if opcode != CLOSE:
             self._tell(self.receiver.alive)
             return
+        if self._closing is not None:
+            raise _Done
         try:
             reason = payload[2:].decode()
         except UnicodeDecodeError:
             raise ProtocolError(1007, "a close reason that is not UTF-8") from None
-        raise PeerClosed(int.from_bytes(payload[:2], "big") if payload else None, reason)
+        code = int.from_bytes(payload[:2], "big") if payload else None
+        self._say_goodbye(1000 if code is None else code)
+        raise PeerClosed(code, reason)
 
     def _read_plainly(self, library: Any, reader: BlockReader) -> NoReturn:
         """The loop without hooks: the library pulls its bytes from us, we wait while it does."""
@@ -284,8 +284,6 @@ class WebSocketTransport(Transport):
         while True:
             opcode, frame = library.recv_data_frame(True)
             payload = bytes(frame.data)
-            if self._closing is not None and opcode == CLOSE:
-                raise _Done
             if opcode in (CLOSE, PING, PONG):
                 self._control(opcode, payload)
             else:
@@ -347,10 +345,12 @@ class WebSocketTransport(Transport):
             self._line.attention = True
             raise
 
-    def _say_goodbye(self, library: Any, code: int) -> None:
+    def _say_goodbye(self, code: int) -> None:
+        if self._broken is not None:
+            return  # perhaps in the middle of a frame
         self._carrier.send_timeout = min(_FAIL_GRACE, self.target.send_timeout)
         try:
-            library.send_close(code)
+            self._send_close(code)
         except TransportError:
             pass  # it is over anyway
 
@@ -364,8 +364,9 @@ class WebSocketTransport(Transport):
 
     def _last_words(self, reader: BlockReader) -> TransportError | None:
         """The close frame of a peer that takes nothing any more, if it sent one before."""
+        deadline = time.monotonic() + _FAIL_GRACE
         try:
-            while block := self._line.receive():
+            while not MISFIT and time.monotonic() < deadline and (block := self._line.receive()):
                 reader.feed(block)
         except PeerClosed as closed:
             return self._closed(closed)
@@ -373,14 +374,14 @@ class WebSocketTransport(Transport):
             pass  # that sending failed is the older error
         return None
 
-    def _hang_up(self, library: Any, code: int, reason: str) -> TransportError:
+    def _hang_up(self, code: int, reason: str) -> TransportError:
         """On a peer that broke the rules; it gets a moment to hear why."""
         try:
             self._tell(self.receiver.malformed, reason)
         except _ReceiverFailed:
             pass  # logged; the end is the same
         self._library = None
-        self._say_goodbye(library, code)
+        self._say_goodbye(code)
         deadline = time.monotonic() + _FAIL_GRACE
         try:
             while self._line.receive_by(deadline) and time.monotonic() < deadline:
@@ -449,6 +450,10 @@ def _check(target: Target) -> tuple[str, int, bool]:
     check_sslopt(target.sslopt)
     secure = parts.scheme == "wss"
     return host, port or (443 if secure else 80), secure
+
+
+def _say_nothing(*_: Any) -> None:
+    """In place of the library's ``send_close``."""
 
 
 def _origin(target: Target) -> dict[str, Any]:

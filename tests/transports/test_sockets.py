@@ -63,6 +63,15 @@ def failed(client: Talk) -> ConnectFailed:
     return closed.error
 
 
+def say_and_end(wire, data):
+    """To a client that may hang up in the middle of it."""
+    try:
+        wire.sock.sendall(data)
+        wire.sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
 # -- names ---------------------------------------------------------------------------------------
 
 
@@ -212,8 +221,7 @@ def test_a_refused_upgrade(peer, answer, status, retry, text):
     with Talk(peer.url) as client:
         wire = peer.accept()
         wire.head()
-        wire.sock.sendall(answer)
-        wire.sock.shutdown(socket.SHUT_WR)
+        say_and_end(wire, answer)
         error = failed(client)
         assert (error.status, error.retry_after) == (status, retry)
         assert text in str(error) and "secret" not in str(error)
@@ -279,8 +287,7 @@ def test_a_peer_that_speaks_no_tls(answer):
     with RawPeer() as peer, Talk(f"wss://127.0.0.1:{peer.port}/") as client:
         wire = peer.accept()
         wire.sock.recv(65536)
-        wire.sock.sendall(answer)
-        wire.sock.shutdown(socket.SHUT_WR)
+        say_and_end(wire, answer)
         assert "TLS with" in str(failed(client))
 
 
@@ -391,8 +398,7 @@ def test_http_proxy_refuses(answer, text):
         with Talk("ws://venue.test/", proxy=proxied) as client:
             wire = proxy.accept()
             wire.head()
-            wire.sock.sendall(answer)
-            wire.sock.shutdown(socket.SHUT_WR)
+            say_and_end(wire, answer)
             error = str(failed(client))
         assert text in error and f"127.0.0.1:{proxy.port}" in error and "secret" not in error
 
@@ -449,6 +455,13 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "python_socks", None)
     with pytest.raises(MissingDependency, match=r"market-streams\[socks\]"):
         WebSocketTransport(Target("ws://h/", proxy="socks5://127.0.0.1:1080"), Listener())
+
+
+def test_a_python_socks_that_is_too_old_is_named(monkeypatch):
+    python_socks = pytest.importorskip("python_socks.sync")
+    monkeypatch.setattr(python_socks, "Proxy", lambda kind, host, port: None)
+    with pytest.raises(MissingDependency, match=r"python-socks>=3\.0"):
+        parse_proxy("socks5://127.0.0.1:1080")
 
 
 def test_proxy_addresses():
