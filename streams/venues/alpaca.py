@@ -355,7 +355,7 @@ class AlpacaVenue(_Alpaca):
 
     def ticker_answer(self, symbol: str, body: bytes, now: int) -> Ticker:
         """See :meth:`Venue.ticker_answer`."""
-        return self._answers.ticker(body, "", self.native(symbol), symbol, now)
+        return self._answers.ticker(body, False, self.native(symbol), symbol, now)
 
 
 class AlpacaCryptoVenue(_Alpaca):
@@ -376,7 +376,7 @@ class AlpacaCryptoVenue(_Alpaca):
 
     def ticker_answer(self, symbol: str, body: bytes, now: int) -> Ticker:
         """See :meth:`Venue.ticker_answer`."""
-        return self._answers.ticker(body, "snapshots", self.native(symbol), symbol, now)
+        return self._answers.ticker(body, True, self.native(symbol), symbol, now)
 
     def orderbook_request(self, symbol: str) -> RestRequest | None:
         """See :meth:`Venue.orderbook_request`."""
@@ -411,4 +411,4 @@ class AlpacaOptionsVenue(_Alpaca):
 
     def ticker_answer(self, symbol: str, body: bytes, now: int) -> Ticker:
         """See :meth:`Venue.ticker_answer`."""
-        return self._answers.ticker(body, "snapshots", self.native(symbol), symbol, now)
+        return self._answers.ticker(body, True, self.native(symbol), symbol, now)

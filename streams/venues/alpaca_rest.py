@@ -60,6 +60,14 @@ class _Book(msgspec.Struct, Generic[P, S], frozen=True):
     asks: list[Level[P, S]] = msgspec.field(name="a")
 
 
+class _Snapshots(msgspec.Struct, Generic[P, S], frozen=True):
+    snapshots: dict[str, Optional[_Snapshot[P, S]]] = {}
+
+
+class _Books(msgspec.Struct, Generic[P, S], frozen=True):
+    orderbooks: dict[str, _Book[P, S]] = {}
+
+
 class Answers:
     """Reads REST answers.
 
@@ -76,22 +84,22 @@ class Answers:
         self._exchange = exchange
         self._lot = lot
         self._time = Rfc3339()
-        self._snapshots: Any = msgspec.json.Decoder(dict[str, Optional[_Snapshot[p, s]]])
-        self._enveloped: Any = msgspec.json.Decoder(dict[str, dict[str, Optional[_Snapshot[p, s]]]])
-        self._books: Any = msgspec.json.Decoder(dict[str, dict[str, _Book[p, s]]])
+        self._bare: Any = msgspec.json.Decoder(dict[str, Optional[_Snapshot[p, s]]])
+        self._enveloped: Any = msgspec.json.Decoder(_Snapshots[p, s])
+        self._books: Any = msgspec.json.Decoder(_Books[p, s])
 
-    def ticker(self, body: bytes, envelope: str, native: str, symbol: str, now: int) -> Ticker:
+    def ticker(self, body: bytes, enveloped: bool, native: str, symbol: str, now: int) -> Ticker:
         """The ticker in an answer with snapshots.
 
         Args:
-            envelope: Key under which they are, "" for none.
+            enveloped: They are below ``snapshots`` (crypto, options), not bare (stocks).
             native, symbol: The venue's spelling and the user's.
 
         Raises:
             ValueError: There is none.
         """
-        found = self._enveloped.decode(body).get(envelope) if envelope else self._snapshots.decode(body)
-        snapshot: Any = (found or {}).get(native)
+        found = self._enveloped.decode(body).snapshots if enveloped else self._bare.decode(body)
+        snapshot: Any = found.get(native)
         trade: Any = snapshot and snapshot.latest_trade
         quote: Any = snapshot and snapshot.latest_quote
         if not trade and not quote:
@@ -115,7 +123,7 @@ class Answers:
         Raises:
             ValueError: There is none.
         """
-        book = self._books.decode(body).get("orderbooks", {}).get(native)
+        book = self._books.decode(body).orderbooks.get(native)
         if book is None:
             raise ValueError(f"{self._exchange} has no order book of {native}")
         check_message(book)

@@ -247,6 +247,7 @@ def test_rest_ticker_of_crypto_and_options() -> None:
     )
     body = json.dumps(
         {
+            "next_page_token": None,
             "snapshots": {
                 OCC: {
                     "latestQuote": {
