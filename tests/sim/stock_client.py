@@ -38,7 +38,6 @@ class Client:
                  decode: Callable[[bytes], Any] = json.loads) -> None:
         self.decode = decode
         self.arrays: list[list[dict[str, Any]]] = []
-        self.waiting: list[dict[str, Any]] = []
         self._buffer = b""
         self._sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
         key = base64.b64encode(os.urandom(16)).decode()
