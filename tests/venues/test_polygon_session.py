@@ -1,0 +1,269 @@
+"""Polygon's conversation: login, subscriptions, statuses, wrong options, secrets, REST."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from streams.errors import AuthenticationFailed, ConfigurationError
+from streams.events import Ticker
+from streams.venue import (
+    Acked, BookSnapshot, Failed, Notice, Ready, Reconnect, Refused, Reply, Unsubscribed,
+)
+from streams.venues.polygon import MARKETS, PolygonVenue
+
+from .polygon_frames import KEY, array, polygon
+from .stock_tools import NOW, listen, one, signals
+
+
+def status(name: str, text: str) -> bytes:
+    return json.dumps([{"ev": "status", "status": name, "message": text}]).encode()
+
+
+def confirmed(*topics: str) -> bytes:
+    return array(*[status("success", f"subscribed to: {topic}")[1:-1] for topic in topics])
+
+
+def asked(venue: PolygonVenue, *topics: str) -> list[str]:
+    """The parameters of the subscribe frames."""
+    frames = [json.loads(frame) for frame in venue.subscribe(topics)]
+    assert all(frame["action"] == "subscribe" for frame in frames)
+    return [frame["params"] for frame in frames]
+
+
+def test_login() -> None:
+    venue = polygon()
+    assert list(venue.opened(NOW)) == [] and venue.headers() == {}
+    login = one(signals(venue, status("connected", "Connected Successfully")))
+    assert isinstance(login, Reply) and login.secret and KEY not in repr(login)
+    assert json.loads(login.frame) == {"action": "auth", "params": KEY}
+    assert signals(venue, status("auth_success", "authenticated")) == [Ready()]
+    assert signals(venue, status("auth_success", "authenticated")) == []
+
+
+def test_a_wrong_key_ends_it() -> None:
+    failed = one(signals(polygon(), status("auth_failed", f"authentication failed for {KEY}")))
+    assert isinstance(failed, Failed) and isinstance(failed.error, AuthenticationFailed)
+    assert KEY not in str(failed.error) and "authentication failed" in str(failed.error)
+
+
+@pytest.mark.parametrize("name, pause", [
+    ("max_connections", 10.0), ("force_disconnect", 10.0), ("auth_timeout", 1.0)])
+def test_what_wants_a_new_connection(name: str, pause: float) -> None:
+    text = "Maximum number of websocket connections exceeded."
+    reconnect = one(signals(polygon(), status(name, text)))
+    assert isinstance(reconnect, Reconnect) and not reconnect.planned and reconnect.after >= pause
+    assert text in reconnect.reason
+
+
+@pytest.mark.parametrize("name, text", [
+    ("whatever", "new"), ("error", "something else"), ("success", "fine"), ("error", "not authorized"),
+    ("not_authorized", "")])
+def test_other_statuses_are_counted(name: str, text: str) -> None:
+    assert signals(polygon(), status(name, text)) == [Notice(f"polygon {name}: {text}")]
+
+
+def test_subscribe_and_unsubscribe() -> None:
+    venue = polygon()
+    assert asked(venue, "T.AAPL", "Q.AAPL", "T.BRK.B", "T.*") == ["T.AAPL,T.BRK.B", "Q.AAPL", "T.*"]
+    assert signals(venue, confirmed("T.AAPL", "T.BRK.B")) == [Acked(["T.AAPL"]), Acked(["T.BRK.B"])]
+    assert signals(venue, confirmed("Q.AAPL,T.*")) == [Acked(["Q.AAPL", "T.*"])]
+    frame = json.loads(one(venue.unsubscribe(["T.AAPL"])))
+    assert frame == {"action": "unsubscribe", "params": "T.AAPL"}
+    assert signals(venue, status("success", "unsubscribed to: T.AAPL")) == [Unsubscribed(["T.AAPL"])]
+
+
+def test_confirmations_may_come_with_data() -> None:
+    venue = polygon()
+    route, = listen(venue, ("AAPL", "trades"))
+    asked(venue, "T.AAPL")
+    trade = b'{"ev":"T","sym":"AAPL","p":1,"s":1,"t":1536036818784}'
+    items = list(venue.receive(array(trade, confirmed("T.AAPL")[1:-1], trade), NOW))
+    assert [who for who, _ in items] == [route, venue.session, route]
+
+
+def test_a_refusal_without_a_name_is_about_the_oldest_request() -> None:
+    venue = polygon()
+    asked(venue, "T.AAPL", "T.MSFT", "Q.AAPL", "Q.MSFT", "A.AAPL")
+    signals(venue, confirmed("T.AAPL", "T.MSFT"))
+    refused = one(signals(venue, status("error", "not authorized")))
+    assert refused.topics == ["Q.AAPL", "Q.MSFT"] and not refused.transient
+    assert signals(venue, confirmed("A.AAPL")) == [Acked(["A.AAPL"])]
+    assert isinstance(one(signals(venue, status("error", "not authorized"))), Notice)
+
+
+def test_a_refusal_spares_what_is_confirmed_of_the_same_request() -> None:
+    venue = polygon()
+    asked(venue, "T.AAPL", "T.MSFT")
+    signals(venue, confirmed("T.AAPL"))
+    assert one(signals(venue, status("not_authorized", "no"))).topics == ["T.MSFT"]
+
+
+def test_what_gets_no_answer_is_not_blamed() -> None:
+    venue = polygon()
+    asked(venue, "T.AAPL")              # repeated, say: never answered
+    asked(venue, "A.AAPL")
+    asked(venue, "Q.AAPL")
+    assert signals(venue, confirmed("A.AAPL")) == [Acked(["A.AAPL"])]
+    assert one(signals(venue, status("error", "Not authorized."))).topics == ["Q.AAPL"]
+
+
+def test_what_was_unsubscribed_meanwhile_is_not_refused() -> None:
+    venue = polygon()
+    asked(venue, "T.AAPL", "T.MSFT")
+    venue.unsubscribe(["T.AAPL"])
+    refused = one(signals(venue, status("error", "not authorized")))
+    assert isinstance(refused, Refused) and refused.topics == ["T.MSFT"]
+
+
+def test_confirmations_in_another_spelling() -> None:
+    venue = polygon(market="forex")
+    route = venue.route("EUR-USD", "quotes")
+    asked(venue, *route.topics)
+    for spelling in ("C.EUR/USD", "C.EUR-USD", "C.C:EURUSD"):
+        assert signals(venue, confirmed(spelling)) == [Acked(["C.EUR/USD"])]
+
+
+def test_large_requests_are_cut() -> None:
+    venue = polygon(market="options")
+    topics = [f"T.O:{'X' * 60}{n:08d}" for n in range(venue.limits.batch)]
+    params = asked(venue, *topics)
+    assert len(params) > 1 and all(len(text) < 16 * 1024 for text in params)
+    assert [topic for text in params for topic in text.split(",")] == topics
+
+
+# -- secrets and mistakes -----------------------------------------------------------------------------
+
+
+def test_missing_key() -> None:
+    with pytest.raises(ConfigurationError, match="api_key=.*POLYGON_API_KEY or MASSIVE_API_KEY$"):
+        PolygonVenue()
+    assert PolygonVenue.secret_env == ()
+
+
+def test_the_key_never_shows() -> None:
+    venue = polygon(market="crypto", exchange_id=1)
+    found = signals(venue, status("error", f"{KEY} is odd"))
+    for thing in (venue, found, venue.ticker_request("BTC-USD"), venue.orderbook_request("BTC-USD")):
+        assert thing is not None and KEY not in repr(thing)
+
+
+def test_hosts_and_clusters() -> None:
+    assert polygon().url == "wss://socket.massive.com" == PolygonVenue.url
+    assert polygon(feed="delayed").url == "wss://delayed.massive.com"
+    assert [polygon(market=market).endpoint("trades") for market in MARKETS] == [
+        "/stocks", "/options", "/crypto", "/forex", "/indices", "/futures"]
+
+
+@pytest.mark.parametrize("wrong, says", [
+    ({"market": "bonds"}, "stocks, options, crypto, forex, indices, futures"),
+    ({"feed": "slow"}, "realtime, delayed"), ({"quote_lot": -1}, "quote_lot"),
+    ({"exchange": 1}, "market, feed, exchange_id, quote_lot"), ({"api_key": "a b"}, "white space")])
+def test_wrong_options(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        polygon(**wrong)
+
+
+@pytest.mark.parametrize("market, symbol, channel, says", [
+    ("stocks", "AAPL", "book", "trades, quotes, ticker, bars:1s, bars:1m, fmv, values, lulds, imbalances"),
+    ("forex", "EUR-USD", "trades", "quotes, ticker, bars:1s, bars:1m"),
+    ("stocks", "AAPL", "bars:5m", "bars:1s"),
+    ("crypto", "BTC-USD", "book", "exchange_id"), ("options", "O:*X", "trades", "wildcard"),
+    ("stocks", "A L", "trades", "no symbol"), ("indices", "I:SPX", "lulds", "values")])
+def test_wrong_routes(market: str, symbol: str, channel: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        polygon(market=market).route(symbol, channel)
+
+
+def test_no_wildcard_for_books() -> None:
+    with pytest.raises(ConfigurationError, match="wildcard"):
+        polygon(market="crypto", exchange_id=1).route("*", "book")
+
+
+# -- REST -----------------------------------------------------------------------------------------------
+
+
+def test_rest_ticker_of_a_stock() -> None:
+    venue = polygon(quote_lot=100)
+    request = venue.ticker_request("AAPL")
+    assert request is not None and request.headers == {"Authorization": f"Bearer {KEY}"}
+    assert request.path == "/v2/snapshot/locale/us/markets/stocks/tickers/AAPL"
+    body = {"status": "OK", "ticker": {
+        "day": {"c": 160.315, "h": 166.2, "l": 159.8, "o": 161.84, "v": 68840127, "vw": 162.7124},
+        "lastQuote": {"P": 159.99, "S": 5, "p": 159.98, "s": 3, "t": 1651251948407646487},
+        "lastTrade": {"c": None, "i": "121351", "p": 159.99, "s": 200, "t": 1651251948294080343, "x": 12},
+        "min": {"av": 1}, "ticker": "AAPL", "todaysChange": -3.65, "updated": 1651251948294080343}}
+    assert venue.ticker_answer("AAPL", json.dumps(body).encode(), NOW) == Ticker(
+        exchange="polygon", symbol="AAPL", timestamp=1_651_251_948_407_646_487, received=NOW, last=159.99,
+        last_size=200.0, bid=159.98, bid_size=300.0, ask=159.99, ask_size=500.0, open=161.84, high=166.2,
+        low=159.8, volume=68840127.0, source="rest")
+
+
+def test_rest_ticker_of_a_currency_pair() -> None:
+    venue = polygon(market="forex", number=Decimal)
+    request = venue.ticker_request("EUR-USD")
+    assert request is not None
+    assert request.path == "/v2/snapshot/locale/global/markets/forex/tickers/C:EURUSD"
+    body = (b'{"status":"OK","ticker":{"ticker":"C:EURUSD","lastQuote":{"a":0.11870,'
+            b'"b":0.11868,"t":1651251948407,"x":48},"updated":1651251948407,"todaysChange":-0.5}}')
+    ticker = venue.ticker_answer("EUR-USD", body, NOW)
+    assert (str(ticker.bid), str(ticker.ask), ticker.last) == ("0.11868", "0.11870", None)
+
+
+@pytest.mark.parametrize("market, symbol, native, result, last", [
+    ("options", "NCLH221014C00005000", "O:NCLH221014C00005000", {
+        "last_quote": {"ask": 21.25, "ask_size": 110, "bid": 20.9, "bid_size": 172,
+                       "last_updated": 1636573458756383500, "midpoint": 21.075},
+        "last_trade": {"price": 0.05, "sip_timestamp": 1675280958783136800, "size": 2},
+        "session": {"change": -1, "high": 7.01, "low": 5.42, "open": 6.7, "volume": 67}}, 0.05),
+    ("indices", "I:SPX", "I:SPX", {"value": 3822.39, "session": {"open": 3827.38}}, 3822.39)])
+def test_rest_ticker_from_the_unified_snapshot(
+        market: str, symbol: str, native: str, result: dict[str, Any], last: float) -> None:
+    venue = polygon(market=market)
+    request = venue.ticker_request(symbol)
+    assert request is not None
+    assert (request.path, request.params) == ("/v3/snapshot", {"ticker.any_of": native})
+    missing = {"error": "NOT_FOUND", "message": "Ticker not found.", "ticker": "TSLAAPL"}
+    body = json.dumps({"results": [missing, {"ticker": native, **result}], "status": "OK"}).encode()
+    ticker = venue.ticker_answer(symbol, body, NOW)
+    assert (ticker.symbol, ticker.last, ticker.source) == (symbol, last, "rest")
+    if market == "options":
+        assert (ticker.bid, ticker.ask_size, ticker.open, ticker.timestamp) == (
+            20.9, 110.0, 6.7, 1_675_280_958_783_136_800)
+
+
+def test_rest_book_of_one_exchange() -> None:
+    venue = polygon(market="crypto", exchange_id=1)
+    request = venue.orderbook_request("BTC-USD")
+    assert request is not None
+    assert request.path == "/v2/snapshot/locale/global/markets/crypto/tickers/X:BTCUSD/book"
+    body = json.dumps({"status": "OK", "data": {
+        "askCount": 593.1, "asks": [{"p": 16304.5, "x": {"2": 1}}, {"p": 16305, "x": {"1": 3, "2": 1}}],
+        "bids": [{"p": 16303.17, "x": {"1": 2}}, {"p": 16302.94, "x": {"1": 0.02859424, "6": 0.023455}}],
+        "spread": -4849.17, "ticker": "X:BTCUSD", "updated": 1605295074162}}).encode()
+    assert venue.orderbook_answer("BTC-USD", body, NOW) == BookSnapshot(
+        0, [(16303.17, 2.0), (16302.94, 0.02859424)], [(16305.0, 3.0)], 1_605_295_074_162_000_000)
+    with pytest.raises(ValueError):
+        polygon(market="crypto", exchange_id=9).orderbook_answer("BTC-USD", body, NOW)
+
+
+def test_where_there_is_no_rest() -> None:
+    assert polygon(market="futures").ticker_request("ESZ6") is None
+    assert polygon().ticker_request("*") is None
+    assert polygon().orderbook_request("AAPL") is None
+    assert polygon(market="crypto").orderbook_request("BTC-USD") is None
+
+
+@pytest.mark.parametrize("body", [
+    b"", b"{}", b"[]", b'{"ticker":null}', b'{"ticker":{}}', b'{"ticker":{"lastTrade":{"p":-1}}}',
+    b'{"results":[]}', b'{"status":"NOT_FOUND","message":"Ticker not found."}',
+    b'{"data":{"bids":[],"asks":[]}}'])
+def test_rest_answers_without_an_answer(body: bytes) -> None:
+    for market in ("stocks", "options", "crypto"):
+        with pytest.raises(ValueError):
+            polygon(market=market).ticker_answer("A", body, NOW)
+    with pytest.raises(ValueError):
+        polygon(market="crypto", exchange_id=1).orderbook_answer("A-USD", body, NOW)
