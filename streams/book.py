@@ -33,29 +33,31 @@ class _Reading(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(FIELDS)
 
-    def _touch(self) -> tuple[Level | None, Level | None]:
+    @property
+    def touch(self) -> tuple[Level | None, Level | None]:
+        """``(best bid, best ask)`` of one moment, each ``(price, size)`` or None. Threads: any."""
         raise NotImplementedError
 
     @property
     def best_bid(self) -> Level | None:
         """``(price, size)`` of the best bid, None when there is none. Threads: any."""
-        return self._touch()[0]
+        return self.touch[0]
 
     @property
     def best_ask(self) -> Level | None:
         """``(price, size)`` of the best ask, None when there is none. Threads: any."""
-        return self._touch()[1]
+        return self.touch[1]
 
     @property
     def mid(self) -> Number | None:
         """Half-way between best bid and best ask; None unless both sides have a level."""
-        bid, ask = self._touch()
+        bid, ask = self.touch
         return None if bid is None or ask is None else (bid[0] + ask[0]) / 2  # type: ignore[operator]
 
     @property
     def spread(self) -> Number | None:
         """Best ask minus best bid; None unless both sides have a level."""
-        bid, ask = self._touch()
+        bid, ask = self.touch
         return None if bid is None or ask is None else ask[0] - bid[0]  # type: ignore[operator]
 
 
@@ -90,9 +92,10 @@ class BookView(_Reading):
         return self._rest[key]
 
     def __repr__(self) -> str:
-        return f"<BookView {self.exchange} {self.symbol} {self._rest['status']} {self._touch()}>"
+        return f"<BookView {self.exchange} {self.symbol} {self._rest['status']} {self.touch}>"
 
-    def _touch(self) -> tuple[Level | None, Level | None]:
+    @property
+    def touch(self) -> tuple[Level | None, Level | None]:
         return (self._bids[0] if self._bids else None), (self._asks[0] if self._asks else None)
 
     @property
@@ -109,11 +112,10 @@ class BookView(_Reading):
 class _Memo:
     """What has been worked out for the state with one stamp. Only ever filled in, never changed."""
 
-    __slots__ = ("stamp", "touch", "depths", "view")
+    __slots__ = ("stamp", "depths", "view")
 
     def __init__(self, stamp: int | None) -> None:
         self.stamp = stamp
-        self.touch: tuple[Level | None, Level | None] | None = None
         self.depths: dict[int, tuple[tuple[Level, ...], tuple[Level, ...]]] = {}
         self.view: BookView | None = None
 
@@ -143,8 +145,8 @@ class OrderBook(_Reading):
         status: Same as ``book["status"]``.
     """
 
-    __slots__ = ("exchange", "symbol", "stamp", "status", "bids", "asks", "lock", "delta", "log",
-                 "_memo", "_time_unit", "_sequenced", "_depth")
+    __slots__ = ("exchange", "symbol", "stamp", "status", "bids", "asks", "lock", "last", "time", "log",
+                 "_best", "_memo", "_time_unit", "_sequenced", "_depth")
 
     def __init__(
         self, exchange: str, symbol: str, lock: AbstractContextManager[Any], *,
@@ -157,8 +159,10 @@ class OrderBook(_Reading):
         self.bids = Side(bids=True)
         self.asks = Side(bids=False)
         self.lock = lock
-        self.delta: BookDelta | None = None         # the last one applied: sequence and time are in it
+        self.last = 0                               # of the last update applied: its number ...
+        self.time = 0                               # ... and its time, both as the venue counts them
         self.log: list[BookDelta] | None = None     # applied since the windows were right; None: unknown
+        self._best: tuple[int | None, tuple[Level | None, Level | None]] = None, (None, None)
         self._memo = _Memo(None)
         self._time_unit = time_unit
         self._sequenced = sequenced
@@ -174,13 +178,13 @@ class OrderBook(_Reading):
         if key == "last_update":
             return self.stamp
         if key == "timestamp":
-            return self._timestamp(self.delta)
+            return self._timestamp()
         if key == "sequence":
-            return self._sequence(self.delta)
+            return self._sequence()
         raise KeyError(key)
 
     def __repr__(self) -> str:
-        return f"<OrderBook {self.exchange} {self.symbol} {self.status} {self._touch()}>"
+        return f"<OrderBook {self.exchange} {self.symbol} {self.status} {self.touch}>"
 
     # A view, unlike the live book, can be pickled and compared; both are Mappings, so equality with
     # a plain dict of the same six keys holds. Identity is what a live book is hashed by.
@@ -213,19 +217,18 @@ class OrderBook(_Reading):
             bids, asks = self.bids.sorted(), self.asks.sorted()
             memo.view = view = BookView(
                 self.exchange, self.symbol, bids[:self._depth], asks[:self._depth],
-                last_update=self.stamp, timestamp=self._timestamp(self.delta), status=self.status,
-                sequence=self._sequence(self.delta))
+                last_update=self.stamp, timestamp=self._timestamp(), status=self.status,
+                sequence=self._sequence())
         return view
 
-    def _touch(self) -> tuple[Level | None, Level | None]:
-        memo = self._memo
-        if memo.stamp == self.stamp and memo.touch is not None:
-            return memo.touch
-        with self.lock:
-            memo = self._current()
-            self._follow()
-            touch = memo.touch = self.bids.best(), self.asks.best()
-        return touch
+    @property
+    def touch(self) -> tuple[Level | None, Level | None]:
+        known = self._best
+        if known[0] != self.stamp:
+            with self.lock:
+                self._follow()
+                known = self._best = self.stamp, (self.bids.best(), self.asks.best())
+        return known[1]
 
     def _current(self) -> _Memo:
         """The memo of the present state. Caller holds the lock."""
@@ -243,12 +246,12 @@ class OrderBook(_Reading):
             self.log = []
         elif log:
             for delta in log:
-                self.bids.replay(delta.bids)
-                self.asks.replay(delta.asks)
+                self.bids.follow(delta.bids)
+                self.asks.follow(delta.asks)
             log.clear()
 
-    def _timestamp(self, delta: BookDelta | None) -> int | None:
-        return delta.time * self._time_unit if delta is not None and delta.time else None
+    def _timestamp(self) -> int | None:
+        return self.time * self._time_unit if self.time else None
 
-    def _sequence(self, delta: BookDelta | None) -> int | None:
-        return delta.last if delta is not None and self._sequenced else None
+    def _sequence(self) -> int | None:
+        return self.last if self.stamp is not None and self._sequenced else None

@@ -4,6 +4,9 @@ Every event is frozen and carries ``exchange``, ``symbol`` (exactly as the user 
 ``timestamp`` (the exchange's own time, nanoseconds since the epoch UTC, None where it gives none)
 and ``received`` (nanoseconds since the epoch, when the bytes were read from the socket).
 Prices and sizes are ``float``, or ``Decimal`` where the stream was made with ``number=Decimal``.
+
+An event can not be part of a reference cycle, so the cyclic garbage collector need not know it
+(``gc=False``).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ Level = tuple[Number, Number]
 Side = Literal["buy", "sell"]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
     """What all events have in common."""
 
     exchange: str
@@ -38,7 +41,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         return (time.time_ns() - self.received) / 1e9
 
 
-class Trade(Event, frozen=True, kw_only=True):
+class Trade(Event, frozen=True, kw_only=True, gc=False):
     """One execution.
 
     Attributes:
@@ -60,7 +63,7 @@ class Trade(Event, frozen=True, kw_only=True):
     corrected: bool = False
 
 
-class TradeCorrection(Event, frozen=True, kw_only=True):
+class TradeCorrection(Event, frozen=True, kw_only=True, gc=False):
     """A correction or cancellation of an earlier trade; applied to the trades the store keeps.
 
     Attributes:
@@ -82,7 +85,7 @@ class TradeCorrection(Event, frozen=True, kw_only=True):
         return self.price is None
 
 
-class Quote(Event, frozen=True, kw_only=True):
+class Quote(Event, frozen=True, kw_only=True, gc=False):
     """Best bid and best ask. A missing side is None.
 
     Attributes:
@@ -99,7 +102,7 @@ class Quote(Event, frozen=True, kw_only=True):
     conditions: tuple[str, ...] = ()
 
 
-class Ticker(Event, frozen=True, kw_only=True):
+class Ticker(Event, frozen=True, kw_only=True, gc=False):
     """A summary: last trade, best prices, and the running day or 24 hours where the venue gives them.
 
     Attributes:
@@ -120,7 +123,7 @@ class Ticker(Event, frozen=True, kw_only=True):
     source: str = "stream"
 
 
-class Bar(Event, frozen=True, kw_only=True):
+class Bar(Event, frozen=True, kw_only=True, gc=False):
     """One candle.
 
     Attributes:
@@ -144,7 +147,7 @@ class Bar(Event, frozen=True, kw_only=True):
     revised: bool = False
 
 
-class BookUpdate(Event, frozen=True, kw_only=True):
+class BookUpdate(Event, frozen=True, kw_only=True, gc=False):
     """Levels that changed: ``(price, size)`` with absolute sizes, size 0 means the level is gone.
 
     Attributes:
@@ -158,7 +161,7 @@ class BookUpdate(Event, frozen=True, kw_only=True):
     snapshot: bool = False
 
 
-class StatusChange(Event, frozen=True, kw_only=True):
+class StatusChange(Event, frozen=True, kw_only=True, gc=False):
     """A stream, a book or a subscription changed its state; or a handler lost events.
 
     Attributes:
@@ -174,7 +177,7 @@ class StatusChange(Event, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Gap(Event, frozen=True, kw_only=True):
+class Gap(Event, frozen=True, kw_only=True, gc=False):
     """Updates are missing: the venue's sequence jumped. The book is rebuilt.
 
     Attributes:
@@ -187,7 +190,7 @@ class Gap(Event, frozen=True, kw_only=True):
     got: int
 
 
-class MarketStatus(Event, frozen=True, kw_only=True):
+class MarketStatus(Event, frozen=True, kw_only=True, gc=False):
     """Trading status of an instrument (halts, resumptions), as the venue codes it."""
 
     code: str
@@ -196,7 +199,7 @@ class MarketStatus(Event, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class PriceBand(Event, frozen=True, kw_only=True):
+class PriceBand(Event, frozen=True, kw_only=True, gc=False):
     """Limit-up limit-down band of an instrument."""
 
     limit_up: Number
@@ -204,7 +207,7 @@ class PriceBand(Event, frozen=True, kw_only=True):
     indicator: str = ""
 
 
-class Imbalance(Event, frozen=True, kw_only=True):
+class Imbalance(Event, frozen=True, kw_only=True, gc=False):
     """Order imbalance before an auction; fields a venue does not give are None or "".
 
     Attributes:
@@ -224,14 +227,14 @@ class Imbalance(Event, frozen=True, kw_only=True):
     auction: str = ""
 
 
-class Value(Event, frozen=True, kw_only=True):
+class Value(Event, frozen=True, kw_only=True, gc=False):
     """A published value that is no trade: an index, a fair market value, a mark price."""
 
     value: Number
     kind: str = ""
 
 
-class News(Event, frozen=True, kw_only=True):
+class News(Event, frozen=True, kw_only=True, gc=False):
     """A headline. ``symbol`` is the first subscribed one it names, ``symbols`` all it names."""
 
     id: str

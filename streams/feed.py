@@ -24,6 +24,8 @@ __all__ = ["Counters", "Feed"]
 
 log = logging.getLogger("streams.feed")
 
+Offer = Callable[[Event], None]
+
 
 class Counters:
     """What happened since the stream was made. Threads: the network thread writes, any reads."""
@@ -58,7 +60,8 @@ class Feed:
         metrics: Where counts go.
 
     Attributes:
-        deferred: Calls noted while the writer's lock is held; :meth:`drain` makes them.
+        deferred: Calls put off while the writer's lock is held; :meth:`drain` makes them.
+        noted: Events that handlers want, likewise; ``(offer, event)``.
     """
 
     def __init__(self, exchange: str, name: str, facts: Venue, store: Store, handlers: Handlers,
@@ -76,7 +79,7 @@ class Feed:
         self.keepers: dict[Route, BookKeeper] = {}
         self.deferred: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.on_lost: Callable[[Route, str], None] = _ignore
-        self._events: list[tuple[tuple[Listener, ...], Event]] = []
+        self.noted: list[tuple[Offer, Event]] = []
         self._wired = -1                # version of the handlers that the routes were wired for
 
     def count(self, name: str, value: int = 1) -> None:
@@ -162,31 +165,33 @@ class Feed:
             route.apply = self._noting(sink, listeners)
 
     def _noting(self, sink: Sink, listeners: tuple[Listener, ...]) -> Callable[[Event], None]:
-        apply, note = sink.apply, self._events.append
+        apply, note, offer = sink.apply, self.noted.append, _offering(listeners)
 
         def applied(event: Event) -> None:
             apply(event)
-            note((listeners, event))
+            note((offer, event))
         return applied
 
     def _noting_any(self, sink: Sink, route: Route) -> Callable[[Event], None]:
         """For a wildcard: who listens depends on each event's own symbol."""
-        known: dict[str, tuple[Listener, ...]] = {}
+        known: dict[str, Offer | None] = {}
 
         def applied(event: Event) -> None:
             sink.apply(event)
-            listeners = known.get(event.symbol)
-            if listeners is None:
-                topic = f"{self.exchange}.{route.channel}.{event.symbol}"
-                listeners = known[event.symbol] = self.handlers.listeners(topic)
-            if listeners:
-                self._events.append((listeners, event))
+            symbol = event.symbol
+            if symbol not in known:
+                listeners = self.handlers.listeners(f"{self.exchange}.{route.channel}.{symbol}")
+                known[symbol] = _offering(listeners) if listeners else None
+            offer = known[symbol]
+            if offer is not None:
+                self.noted.append((offer, event))
         return applied
 
     def _noting_book(
         self, keeper: BookKeeper, listeners: tuple[Listener, ...]
     ) -> Callable[[BookDelta | BookSnapshot], None]:
-        apply, book, clock, note = keeper.apply, keeper.book, keeper.clock, self._events.append
+        apply, book, clock = keeper.apply, keeper.book, keeper.clock
+        note, offer = self.noted.append, _offering(listeners)
         exchange, symbol, unit = book.exchange, book.symbol, self.facts.time_unit
         sequenced = RULES[self.facts.rule].sequenced
 
@@ -195,17 +200,15 @@ class Feed:
             apply(delta)
             if book.stamp == before:
                 return                          # held, dropped or refused
-            written = book.delta
-            if written is delta:
-                bids, asks, whole = tuple(delta.bids), tuple(delta.asks), False
+            if isinstance(delta, BookSnapshot):
+                bids, asks, whole = book.bids.sorted(), book.asks.sorted(), True
             else:
-                view = book.view()
-                (bids, asks), whole = view.depth(len(view["bids"]) + len(view["asks"])), True
-            time = written.time if written is not None else 0
-            note((listeners, BookUpdate(
+                bids, asks, whole = tuple(delta.bids), tuple(delta.asks), False
+            time = book.time
+            note((offer, BookUpdate(
                 exchange=exchange, symbol=symbol, timestamp=time * unit if time else None,
-                received=clock.now, bids=bids, asks=asks,
-                sequence=delta.last if sequenced else None, snapshot=whole)))
+                received=clock.now, bids=bids, asks=asks, sequence=book.last if sequenced else None,
+                snapshot=whole)))
         return applied
 
     def emit(self, channel: str, event: Event) -> None:
@@ -226,17 +229,15 @@ class Feed:
             calls, self.deferred = self.deferred, []
             for call, args in calls:
                 call(*args)
-        if self._events:
-            events = self._events[:]
-            self._events.clear()
-            for listeners, event in events:
-                for listener in listeners:
-                    listener.offer(event)
+        if self.noted:
+            self.deliver()
 
-    @property
-    def noted(self) -> bool:
-        """Whether :meth:`drain` has anything to do."""
-        return bool(self.deferred or self._events)
+    def deliver(self) -> None:
+        """Offer what was noted to the handlers. Threads: network, holding no lock."""
+        noted = self.noted
+        for offer, event in noted:
+            offer(event)
+        noted.clear()
 
     # -- what keepers report, under the lock ----------------------------------------------------
 
@@ -261,6 +262,18 @@ class Feed:
     def _announce_loss(self, route: Route, reason: str) -> None:
         log.warning("%s %s: order book has to be rebuilt: %s", self.exchange, route.symbol, reason)
         self.on_lost(route, reason)
+
+
+def _offering(listeners: tuple[Listener, ...]) -> Offer:
+    """One call that offers an event to all of them."""
+    if len(listeners) == 1:
+        return listeners[0].offer
+    offers = [listener.offer for listener in listeners]
+
+    def offer(event: Event) -> None:
+        for one in offers:
+            one(event)
+    return offer
 
 
 def _ignore(route: Route, reason: str) -> None:

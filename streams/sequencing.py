@@ -128,17 +128,18 @@ class BookKeeper:
         if delta.link != self.expect:
             self._irregular(delta)
             return
-        if delta.bids:
-            self._bid_levels.update(delta.bids)
-            if len(self._bid_levels) > self._bids.limit:
-                self._bids.purge()
-        if delta.asks:
-            self._ask_levels.update(delta.asks)
-            if len(self._ask_levels) > self._asks.limit:
-                self._asks.purge()
-        self.expect = delta.last + self._step
+        levels = self._bid_levels
+        levels.update(delta.bids)
+        if len(levels) > self._bids.limit:
+            self._bids.purge()
+        levels = self._ask_levels
+        levels.update(delta.asks)
+        if len(levels) > self._asks.limit:
+            self._asks.purge()
         book = self.book
-        book.delta = delta
+        book.last = last = delta.last
+        book.time = delta.time
+        self.expect = last + self._step
         log = book.log
         if log is not None:
             log.append(delta)
@@ -148,7 +149,8 @@ class BookKeeper:
         now = clock.now
         # The stamp is written last: a reader who sees the old one without the lock gets the memo of
         # the old state, which is whole.
-        clock.stamp = book.stamp = now if now > clock.stamp else clock.stamp + 1
+        stamp = clock.stamp
+        clock.stamp = book.stamp = now if now > stamp else stamp + 1
 
     def _irregular(self, delta: BookDelta | BookSnapshot) -> None:
         """Not the delta that is expected next: decide what it means."""
@@ -221,7 +223,8 @@ class BookKeeper:
     def _write_whole(self, snapshot: BookSnapshot) -> None:
         self._bids.replace(snapshot.bids)
         self._asks.replace(snapshot.asks)
-        self.book.delta = _Written(snapshot.last, snapshot.time)
+        self.book.last = snapshot.last
+        self.book.time = snapshot.time
         self.book.log = None
         self.book.stamp = self.clock.tick()
 
@@ -254,13 +257,3 @@ class BookKeeper:
         if status != self.book.status:
             self.book.status = status
             self._changed(self, status, reason)
-
-
-class _Written(NamedTuple):
-    """Stands in for the last delta right after a snapshot: where the book's number and time are."""
-
-    last: int
-    time: int
-    link: int = 0
-    bids: tuple[()] = ()
-    asks: tuple[()] = ()

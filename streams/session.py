@@ -147,23 +147,31 @@ class Session:
         writer.clock.now = now = time.time_ns()
         if self._recorder is not None:
             self._recorder.received(self.name, messages, now)
-        with writer.lock:
-            receive = self.venue.receive
-            left = iter(messages)
+        lock, noted, receive, left = writer.lock, feed.noted, self.venue.receive, iter(messages)
+        lock.acquire()
+        try:
             while True:
                 try:
                     for raw in left:
                         for route, event in receive(raw, now):
                             route.apply(event)
+                        if noted:               # handlers see the store as this message left it
+                            lock.release()
+                            try:
+                                feed.deliver()
+                            finally:
+                                lock.acquire()
                     break
                 except Exception:
                     self._survive()
+        finally:
+            lock.release()
         feed.counters.messages += len(messages)
         self.last_data = self._last_life = time.monotonic()
         store = feed.store
         if store.waiters:
             store.notify()
-        if self._signals or feed.noted:
+        if self._signals or feed.deferred:
             self._after()
 
     def _survive(self) -> None:

@@ -11,7 +11,7 @@ nothing is decoded twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -34,6 +34,10 @@ _SPOT_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
 _FUTURES_WEIGHTS = ((5, 2), (10, 2), (20, 2), (50, 2), (100, 5), (500, 10), (1000, 20))
 
 _INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
+
+
+def _head(topic: str) -> bytes:
+    return _PREFIX + topic.encode()
 
 
 class BinanceVenue(Venue):
@@ -68,7 +72,9 @@ class BinanceVenue(Venue):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._wire = self._messages(self.name, self.number)
-        self._by_topic: dict[bytes, Route] = {}
+        # Keyed by all of a message up to the end of its topic.
+        self._by_head: dict[bytes, Route] = {}
+        self._books: dict[bytes, tuple[Route, Callable[[bytes], Any]]] = {}     # the busiest of them
         self._asked: dict[int, tuple[str, ...]] = {}
         self._next_id = 1
         self._limit, self._weight = self._snapshot_size()
@@ -105,12 +111,17 @@ class BinanceVenue(Venue):
         """See Venue."""
         super().add(route)
         route.parse = self._wire.parser(route)
-        self._by_topic[route.topics[0].encode()] = route
+        head = _head(route.topics[0])
+        self._by_head[head] = route
+        if route.channel == "book" and self.number is float:
+            self._books[head] = route, self._wire.depth_update
 
     def remove(self, route: Route) -> None:
         """See Venue."""
         super().remove(route)
-        self._by_topic.pop(route.topics[0].encode(), None)
+        head = _head(route.topics[0])
+        self._by_head.pop(head, None)
+        self._books.pop(head, None)
 
     def subscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
         """See Venue. Many streams go in one message, and it is messages that are limited."""
@@ -130,18 +141,20 @@ class BinanceVenue(Venue):
     def receive(self, raw: bytes, now: int) -> Iterable[Item]:
         """See Venue."""
         try:
-            if raw.startswith(_PREFIX):
-                route = self._by_topic.get(raw[_NAME_AT:raw.find(b'"', _NAME_AT)])
-                if route is not None:
-                    return ((route, route.parse(raw, now)),)
+            head = raw[:raw.find(b'"', _NAME_AT)]
+            book = self._books.get(head)
+            if book is not None:                # nearly always; a depth update is an event as it stands
+                return ((book[0], book[1](raw).data),)
+            route = self._by_head.get(head)
+            if route is not None:
+                return ((route, route.parse(raw, now)),)
             return self._unusual(raw, now)
         except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
             return ((self.session, Malformed(str(error), self._topic_of(raw))),)
 
     def _topic_of(self, raw: bytes) -> str:
         """Whose message it is, as far as its beginning tells."""
-        name = raw[_NAME_AT:raw.find(b'"', _NAME_AT)] if raw.startswith(_PREFIX) else b""
-        route = self._by_topic.get(name)
+        route = self._by_head.get(raw[:raw.find(b'"', _NAME_AT)])
         return route.topics[0] if route is not None else ""
 
     def _unusual(self, raw: bytes, now: int) -> Iterable[Item]:
@@ -150,7 +163,7 @@ class BinanceVenue(Venue):
         if "serverShutdown" in (message.event, message.data.event if message.data else ""):
             return ((self.session, Reconnect("the venue announces a shutdown")),)
         if message.stream:
-            route = self._by_topic.get(message.stream.encode())
+            route = self._by_head.get(_head(message.stream))
             if route is not None:                       # its keys came in another order
                 return ((route, route.parse(raw, now)),)
             return ()                                   # unsubscribed a moment ago

@@ -192,6 +192,8 @@ class Messages:
         self._exchange = exchange
         self._exact = number is not float
         self._price, self._size = number_types(number)
+        #: One depth update in its envelope; what it gives has been checked only with ``float``.
+        self.depth_update = self._enveloped(self.depth, self._price, self._size)
         self._snapshot = self._decoder(Snapshot, self._price, self._size)
         self._rest_ticker = self._decoder(RestTicker, self._size)
 
@@ -207,17 +209,13 @@ class Messages:
         return _PARSERS[route.channel.partition(":")[0]](self, route)
 
     def _book(self, route: Route) -> Parser:
-        decode = self._enveloped(self.depth, self._price, self._size)
-
         def parse(raw: bytes, now: int) -> Any:
-            return decode(raw).data
-
-        def parse_exact(raw: bytes, now: int) -> Any:
-            depth = decode(raw).data
-            check_levels(depth.bids)
-            check_levels(depth.asks)
+            depth = self.depth_update(raw).data
+            if self._exact:
+                check_levels(depth.bids)
+                check_levels(depth.asks)
             return depth
-        return parse_exact if self._exact else parse
+        return parse
 
     def _quotes(self, route: Route) -> Parser:
         decode = self._enveloped(BookTicker, self._price, self._size)
