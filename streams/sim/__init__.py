@@ -6,15 +6,17 @@ library.
 """
 from __future__ import annotations
 
+from .alpaca import AlpacaSim
 from .binance import BinanceFuturesSim, BinanceSim
 from .faults import Fault
 from .huobi import HuobiSim
 from .market import Book, Instrument, Market
+from .polygon import PolygonSim
 from .replay import ReplaySim
 from .server import LoopbackServer
 from .web import Request, Response, WebServer
 
 __all__ = [
-    "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
-    "LoopbackServer", "Market", "ReplaySim", "Request", "Response", "WebServer",
+    "AlpacaSim", "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
+    "LoopbackServer", "Market", "PolygonSim", "ReplaySim", "Request", "Response", "WebServer",
 ]

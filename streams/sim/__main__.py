@@ -6,15 +6,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from . import BinanceFuturesSim, BinanceSim, Fault, HuobiSim, ReplaySim
+from . import (AlpacaSim, BinanceFuturesSim, BinanceSim, Fault, HuobiSim, PolygonSim,
+               ReplaySim)
 from .simulation import MarketSim
 from .venue import VenueServer
 
-VENUES: dict[str, type[BinanceSim] | type[HuobiSim]] = {
-    "binance": BinanceSim, "binance-futures": BinanceFuturesSim, "huobi": HuobiSim,
-    "htx": HuobiSim}
+VENUES: dict[str, Callable[..., MarketSim]] = {
+    "alpaca": AlpacaSim, "binance": BinanceSim, "binance-futures": BinanceFuturesSim,
+    "huobi": HuobiSim, "htx": HuobiSim, "polygon": PolygonSim}
 _LOOK = 0.2         # seconds between two looks for a signal
 
 
@@ -32,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-every", type=int, default=0, metavar="N",
                         help="of a replay: leave out every n-th book update")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
-    parser.add_argument("--symbols", nargs="+", default=["BTCUSDT", "ETHUSDT"])
+    parser.add_argument("--symbols", nargs="+", help="instead of a few usual ones")
     parser.add_argument("--rate", type=float, default=50.0,
                         help="book updates per second and symbol")
     parser.add_argument("--seed", type=int, default=1)
@@ -58,10 +59,9 @@ def build_server(options: argparse.Namespace) -> VenueServer:
                          skip_every=options.skip_every, port=options.port)
     if not options.exchange:
         raise ValueError(f"--exchange is missing; there are: {', '.join(sorted(VENUES))}")
-    sim: MarketSim = VENUES[options.exchange](
-        options.symbols, seed=options.seed, rate=options.rate, port=options.port,
-        levels=options.levels)
-    return sim
+    given = {} if options.symbols is None else {"symbols": options.symbols}
+    return VENUES[options.exchange](seed=options.seed, rate=options.rate, port=options.port,
+                                    levels=options.levels, **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
