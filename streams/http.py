@@ -23,6 +23,7 @@ from typing import Any
 
 import requests
 import requests.adapters
+import urllib3.exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -179,6 +180,29 @@ class AbortableSession(requests.Session):
         finally:
             self._calls.now = None
 
+    def reach(self, url: str) -> None:
+        """Connect to the server of ``url``, and keep the connection for the first request to it.
+
+        Raises:
+            ConnectFailed: No connection.
+            Aborted: :meth:`abort` was called.
+            ConfigurationError: No such URL.
+
+        Threads: any.
+        """
+        if self.aborted:
+            raise Aborted("aborted")
+        try:
+            adapter = self.get_adapter(url)
+            assert isinstance(adapter, _Adapter)
+            adapter.connect(url)
+        except (requests.RequestException, urllib3.exceptions.LocationValueError):
+            raise ConfigurationError("this is no complete http:// or https:// URL") from None
+        except StreamsError:
+            if self.aborted:
+                raise Aborted("aborted") from None
+            raise
+
     # -- for the connections ---------------------------------------------------------------------
 
     def call(self) -> _Call | None:
@@ -255,6 +279,17 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {
             "http": partial(_Pool, self._session), "https": partial(_TlsPool, self._session),
         }
+
+    def connect(self, url: str) -> None:
+        """Put an open connection to the server of ``url`` into its pool."""
+        request = requests.Request("GET", url).prepare()
+        pool: Any = self.get_connection_with_tls_context(request, True)
+        connection = pool._get_conn()
+        try:
+            if connection.sock is None:
+                connection.connect()
+        finally:
+            pool._put_conn(connection)
 
     def send(
         self, request: requests.PreparedRequest, stream: bool = False, timeout: Any = None,

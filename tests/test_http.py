@@ -6,12 +6,11 @@ import concurrent.futures
 import email.utils
 import gzip
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,19 +26,11 @@ def peer():
         yield peer
 
 
-@pytest.fixture(scope="session")
-def tls_pair(tmp_path_factory):
+@pytest.fixture
+def tls_pair():
     """Files: a certificate for localhost, and its key."""
-    tool = shutil.which("openssl")
-    if tool is None:
-        pytest.skip("no openssl on PATH to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
-    subprocess.run(
-        [tool, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
-        check=True, capture_output=True, timeout=60)
-    return cert, key
+    data = Path(__file__).resolve().parent / "data"
+    return str(data / "loopback.crt"), str(data / "loopback.key")
 
 
 @pytest.fixture
@@ -105,6 +96,21 @@ def test_every_status_is_an_answer_and_redirects_are_not_followed(peer, session)
     wire.answer(b"slow down", "429 Too Many Requests", Retry_After="7")
     answer = asked.result(PATIENCE)
     assert (answer.status, answer.retry_after, answer.body) == (429, 7.0, b"slow down")
+
+
+def test_a_server_can_be_reached_ahead_of_the_first_request(peer, session):
+    session.reach(peer.url)
+    wire = peer.accept()
+    asked = beside(session.fetch, "GET", peer.url + "/path")
+    assert wire.head().startswith("GET /path ")
+    wire.answer(b"x")
+    assert asked.result(PATIENCE).body == b"x"
+    for url in ("ftp://host", "nothing"):
+        with pytest.raises(ConfigurationError, match="http://"):
+            session.reach(url)
+    session.abort()
+    with pytest.raises(Aborted):
+        session.reach(peer.url)
 
 
 def test_a_kept_connection_that_the_server_closed_is_replaced(peer, session):

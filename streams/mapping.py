@@ -1,0 +1,426 @@
+"""From somebody's own messages to ours: which field is where, written as a table.
+
+A feed of one's own needs no parser, only a table of its *elements*::
+
+    elements = {
+        "deal": {"channel": "trades", "symbol": "@s", "price": "px", "size": "qty", "time": "@t"},
+        "top": {"channel": "quotes", "symbol": "@s", "bid": "b/px", "ask": "a/px"},
+    }
+
+The keys say where the records are in a message, the values what they mean and where their fields are:
+
+========== ========================================== ===============================================
+channel    fields that must be there                  further fields
+========== ========================================== ===============================================
+book       ``bids asks`` (lists of levels)            ``price size`` (of a level) ``first last previous``
+                                                      ``whole``
+trades     ``price size``                             ``side id``
+quotes     ``bid ask``                                ``bid_size ask_size sequence``
+ticker     --                                         ``last last_size bid bid_size ask ask_size open
+                                                      high low volume quote_volume``
+bars       ``interval start open high low close``     ``volume quote_volume vwap trades closed``
+========== ========================================== ===============================================
+
+All may have ``symbol`` and ``time``; ``unit`` says what times count: ``s``, ``ms`` (unless said otherwise),
+``us``, ``ns``, or ``iso`` for RFC 3339 texts. ``whole`` says that a record is a whole book and not a
+change of one: True, False, or the place of a flag. Levels are pairs ``[price, size]`` unless places of
+``price`` and ``size`` are given.
+
+A place is a path: ``name``, ``name/name``; in XML a last part ``@name`` is an attribute, and ``.`` the
+element's own text.
+
+How books are numbered follows from the fields: ``first`` and ``last`` (the numbers that a change covers),
+``previous`` and ``last``, ``last`` alone (each change counts one), or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+from .errors import ConfigurationError
+from .events import Bar, Event, Level, Number, Quote, Ticker, Trade
+from .timestamps import Rfc3339
+from .venue import BookSnapshot
+
+__all__ = [
+    "Change", "Element", "JsonReader", "Reader", "XmlReader", "compile_elements", "is_true", "rule_of",
+]
+
+Get = Callable[[Any], Any]
+
+_TICKER = ("last", "last_size", "bid", "bid_size", "ask", "ask_size", "open", "high", "low", "volume",
+           "quote_volume")
+_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "book": (("bids", "asks"), ("price", "size", "first", "last", "previous", "whole")),
+    "trades": (("price", "size"), ("side", "id")),
+    "quotes": (("bid", "ask"), ("bid_size", "ask_size", "sequence")),
+    "ticker": ((), _TICKER),
+    "bars": (("interval", "start", "open", "high", "low", "close"),
+             ("volume", "quote_volume", "vwap", "trades", "closed")),
+}
+_COMMON = ("channel", "symbol", "time", "unit")
+_UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_SIDES: dict[str, Any] = {"buy": "buy", "b": "buy", "bid": "buy", "sell": "sell", "s": "sell", "ask": "sell"}
+_TRUE = frozenset({"true", "1", "yes", "y", "t"})
+
+
+class Change(NamedTuple):
+    """A change of a book, see :class:`streams.venue.BookDelta`."""
+
+    link: int
+    last: int
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+    time: int
+
+
+class Reader:
+    """How fields are found in decoded messages."""
+
+    def get(self, path: str) -> Get:
+        """What takes the value at ``path`` from a record: None where there is none."""
+        raise NotImplementedError
+
+    def records(self, root: Any, path: str) -> Iterable[Any]:
+        """The records at ``path`` of a message."""
+        raise NotImplementedError
+
+
+class JsonReader(Reader):
+    """Of dicts and lists (JSON, MessagePack). ``@name`` means the same as ``name``."""
+
+    def get(self, path: str) -> Get:
+        """See :class:`Reader`."""
+        names = [name.removeprefix("@") for name in path.split("/")]
+        if len(names) == 1:
+            name = names[0]
+            return lambda record: record.get(name) if isinstance(record, dict) else None
+
+        def nested(record: Any) -> Any:
+            for name in names:
+                record = record.get(name) if isinstance(record, dict) else None
+            return record
+        return nested
+
+    def records(self, root: Any, path: str) -> Iterable[Any]:
+        """See :class:`Reader`. A single record stands for a list of one."""
+        found = root if path == "." else self.get(path)(root)
+        return found if isinstance(found, list) else () if found is None else (found,)
+
+
+class XmlReader(Reader):
+    """Of ``ElementTree`` elements."""
+
+    def get(self, path: str) -> Get:
+        """See :class:`Reader`. Of several children of one name it is the first."""
+        way, _, name = path.rpartition("/")
+        if not name.startswith("@"):
+            return lambda record: record.text if path == "." else record.findtext(path)
+        name = name[1:]
+        if not way:
+            return lambda record: record.get(name)
+
+        def nested(record: Any) -> Any:
+            inner = record.find(way)
+            return None if inner is None else inner.get(name)
+        return nested
+
+    def records(self, root: Any, path: str) -> Iterator[Any]:
+        """See :class:`Reader`."""
+        found: Iterator[Any] = root.iterfind(path)
+        return found
+
+
+class Element:
+    """One kind of record, compiled. Threads: one.
+
+    Args:
+        path: Where such records are.
+        fields: As in the table above.
+        reader: How fields are found.
+        number: ``float`` or ``Decimal``.
+        owner: Whose elements they are, for messages.
+
+    Raises:
+        ConfigurationError: A table that can not work.
+    """
+
+    def __init__(
+        self, path: str, fields: Mapping[str, Any], reader: Reader,
+        number: type[float] | type[Decimal], owner: str,
+    ) -> None:
+        self.path = path
+        self.fields = _checked(path, fields, owner)
+        self.channel: str = fields["channel"]
+        self._reader = reader
+        self._number = _float if number is float else _decimal
+        self._symbol = self._optional("symbol")
+        self._interval = self._optional("interval")
+        self._time = self._optional("time")
+        self._unit = _unit_reader(fields.get("unit", "ms"))
+        builders: dict[str, Callable[[], Callable[[Any, dict[str, Any]], Any]]] = {
+            "book": self._book, "trades": self._trades, "quotes": self._quotes, "ticker": self._ticker,
+            "bars": self._bars}
+        self._build = builders[self.channel]()
+
+    def symbol_of(self, record: Any) -> str | None:
+        """The symbol as the feed writes it, None where records do not name it."""
+        if self._symbol is None:
+            return None
+        symbol = self._symbol(record)
+        if symbol is None:
+            raise ValueError(f"{self.path}: no symbol")
+        return str(symbol)
+
+    def channel_of(self, record: Any) -> str:
+        """The channel with its interval."""
+        return self.channel if self._interval is None else f"{self.channel}:{self._interval(record)}"
+
+    def event(self, record: Any, exchange: str, symbol: str, now: int) -> Event | BookSnapshot | Change:
+        """What a record says.
+
+        Raises:
+            ValueError: A field is missing, or can not be what it should be.
+        """
+        head = {"exchange": exchange, "symbol": symbol, "received": now, "timestamp": self._when(record)}
+        result: Event | BookSnapshot | Change = self._build(record, head)
+        return result
+
+    def _when(self, record: Any) -> int | None:
+        value = None if self._time is None else self._time(record)
+        return None if value is None else self._unit(value)
+
+    # -- fields --------------------------------------------------------------------------------------
+
+    def _optional(self, name: str) -> Get | None:
+        path = self.fields.get(name)
+        return None if path is None else self._reader.get(path)
+
+    def _numeric(self, name: str, positive: bool = False) -> Get:
+        """The number of that name; None where it is not there and need not be."""
+        get, number = self._optional(name), self._number
+        where, needed = f"{self.path}: {name}", name in _FIELDS[self.channel][0]
+        if get is None:
+            return lambda record: None
+        take = get
+
+        def read(record: Any) -> Number | None:
+            value = take(record)
+            if value is None and not needed:
+                return None
+            return number(value, where, positive)
+        return read
+
+    def _integer(self, name: str) -> Callable[[Any], int]:
+        get = self._optional(name)
+        if get is None:
+            return lambda record: 0
+        take, where = get, f"{self.path}: {name}"
+        return lambda record: _int(take(record), where)
+
+    def _flag(self, name: str) -> Callable[[Any], bool]:
+        value = self.fields.get(name, False)
+        if isinstance(value, bool):
+            return lambda record: value
+        get = self._reader.get(value)
+        return lambda record: is_true(get(record))
+
+    def _levels(self, name: str) -> Callable[[Any], list[Level]]:
+        fields, reader, number, where = self.fields, self._reader, self._number, f"{self.path}: {name}"
+        path = fields[name]
+        if "price" in fields:
+            price, size = reader.get(fields["price"]), reader.get(fields["size"])
+            return lambda record: [
+                (number(price(level), where, True), number(size(level), where, False))
+                for level in reader.records(record, path)]
+        get = reader.get(path)
+        return lambda record: [
+            (number(price, where, True), number(size, where, False))
+            for price, size, *_ in _pairs(get(record), where)]
+
+    # -- what records become ------------------------------------------------------------------------
+
+    def _book(self) -> Callable[[Any, dict[str, Any]], BookSnapshot | Change]:
+        bids, asks, whole = self._levels("bids"), self._levels("asks"), self._flag("whole")
+        first, last, previous = self._integer("first"), self._integer("last"), self._integer("previous")
+        link = previous if "previous" in self.fields else first if "first" in self.fields else last
+
+        def build(record: Any, head: dict[str, Any]) -> BookSnapshot | Change:
+            time = head["timestamp"] or 0
+            if whole(record):
+                return BookSnapshot(last(record), bids(record), asks(record), time)
+            return Change(link(record), last(record), bids(record), asks(record), time)
+        return build
+
+    def _trades(self) -> Callable[[Any, dict[str, Any]], Trade]:
+        price, size = self._numeric("price", True), self._numeric("size")
+        side, number, where = self._optional("side"), self._optional("id"), f"{self.path}: side"
+
+        def build(record: Any, head: dict[str, Any]) -> Trade:
+            taker = None if side is None else side(record)
+            name = None if number is None else number(record)
+            return Trade(
+                price=price(record), size=size(record), side=_side(taker, where),
+                id="" if name is None else str(name), **head)
+        return build
+
+    def _quotes(self) -> Callable[[Any, dict[str, Any]], Quote]:
+        bid, bid_size = self._numeric("bid", True), self._numeric("bid_size")
+        ask, ask_size = self._numeric("ask", True), self._numeric("ask_size")
+        sequence = self._integer("sequence") if "sequence" in self.fields else None
+
+        def build(record: Any, head: dict[str, Any]) -> Quote:
+            return Quote(
+                bid=bid(record), bid_size=bid_size(record), ask=ask(record), ask_size=ask_size(record),
+                sequence=None if sequence is None else sequence(record), **head)
+        return build
+
+    def _ticker(self) -> Callable[[Any, dict[str, Any]], Ticker]:
+        numbers = [(name, self._numeric(name)) for name in _TICKER if name in self.fields]
+        return lambda record, head: Ticker(**{name: get(record) for name, get in numbers}, **head)
+
+    def _bars(self) -> Callable[[Any, dict[str, Any]], Bar]:
+        names = ("open", "high", "low", "close", "volume", "quote_volume", "vwap")
+        numbers = [(name, self._numeric(name)) for name in names if name in self.fields]
+        start, interval = self._reader.get(self.fields["start"]), self._reader.get(self.fields["interval"])
+        count = self._integer("trades") if "trades" in self.fields else None
+        closed, unit = self._flag("closed"), self._unit
+
+        def build(record: Any, head: dict[str, Any]) -> Bar:
+            return Bar(
+                interval=str(interval(record)), start=unit(start(record)), closed=closed(record),
+                trades=None if count is None else count(record),
+                **{name: get(record) for name, get in numbers}, **head)
+        return build
+
+
+def compile_elements(
+    elements: Mapping[str, Mapping[str, Any]], reader: Reader,
+    number: type[float] | type[Decimal], owner: str,
+) -> list[Element]:
+    """All elements of a table.
+
+    Raises:
+        ConfigurationError: A table that can not work; the message says what would be right.
+    """
+    if not isinstance(elements, Mapping) or not elements:
+        raise ConfigurationError(
+            f"{owner}: elements must be a table like "
+            "{'trade': {'channel': 'trades', 'symbol': '@s', 'price': 'px', 'size': 'qty'}}")
+    compiled = [Element(path, fields, reader, number, owner) for path, fields in elements.items()]
+    books = [element for element in compiled if element.channel == "book"]
+    if books and not any(element.fields.get("whole") for element in books):
+        raise ConfigurationError(
+            f"{owner}: a book needs a record with all of it: 'whole': True, or the place of a flag")
+    return compiled
+
+
+def rule_of(elements: Iterable[Element]) -> str:
+    """The sequencing rule (:mod:`streams.sequencing`) of the books of these elements."""
+    changes = [e.fields for e in elements if e.channel == "book" and e.fields.get("whole") is not True]
+    if not changes:
+        return "snapshots"
+    if all("previous" in fields and "last" in fields for fields in changes):
+        return "chained"
+    return "dense" if all("last" in fields for fields in changes) else "unsequenced"
+
+
+def _checked(path: str, fields: Mapping[str, Any], owner: str) -> Mapping[str, Any]:
+    channel = fields.get("channel") if isinstance(fields, Mapping) else None
+    if channel not in _FIELDS:
+        raise ConfigurationError(f"{owner}: element {path!r} needs a channel, one of {', '.join(_FIELDS)}")
+    needed, further = _FIELDS[channel]
+    for name in needed:
+        if name not in fields:
+            raise ConfigurationError(f"{owner}: element {path!r} must say where its {name} is")
+    for name, place in fields.items():
+        if name not in _COMMON + needed + further:
+            known = ", ".join(_COMMON + needed + further)
+            raise ConfigurationError(f"{owner}: element {path!r} has no field {name!r}; known: {known}")
+        flag = name in ("whole", "closed") and isinstance(place, bool)
+        if not flag and not (isinstance(place, str) and place):
+            raise ConfigurationError(
+                f"{owner}: {name} of element {path!r} must be a place, like '@name' or 'a/b'")
+    if channel == "book" and ("price" in fields) != ("size" in fields):
+        raise ConfigurationError(f"{owner}: element {path!r} must say where price and size of a level are")
+    if fields.get("unit", "ms") not in (*_UNITS, "iso"):
+        raise ConfigurationError(f"{owner}: unit of element {path!r} must be one of {', '.join(_UNITS)}, iso")
+    return fields
+
+
+# -- values ------------------------------------------------------------------------------------------
+
+
+def is_true(value: Any) -> bool:
+    """Whether a flag is set: true, 1, yes, as text or not."""
+    return str(value).lower() in _TRUE
+
+
+def _float(value: Any, where: str, positive: bool) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {_shown(value)} is no number") from None
+    if not (number > 0 if positive else number >= 0) or number == math.inf:
+        raise ValueError(f"{where}: {_shown(value)} is impossible")
+    return number
+
+
+def _decimal(value: Any, where: str, positive: bool) -> Decimal:
+    try:
+        number = Decimal(repr(value) if isinstance(value, float) else value)
+    except (TypeError, ValueError, InvalidOperation):
+        raise ValueError(f"{where}: {_shown(value)} is no number") from None
+    if not number.is_finite() or number < 0 or (positive and not number) or abs(number.adjusted()) > 300:
+        raise ValueError(f"{where}: {_shown(value)} is impossible")
+    return number
+
+
+def _int(value: Any, where: str) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{where}: {_shown(value)} is no whole number") from None
+    if number < 0 or number != (number if isinstance(value, str) else value):
+        raise ValueError(f"{where}: {_shown(value)} is no number of that kind")
+    return number
+
+
+def _side(value: Any, where: str) -> Any:
+    if value is None:
+        return None
+    side = _SIDES.get(str(value).lower())
+    if side is None:
+        raise ValueError(f"{where}: {_shown(value)} is neither buy nor sell")
+    return side
+
+
+def _pairs(levels: Any, where: str) -> Iterable[Any]:
+    if levels is None:
+        return ()
+    if not isinstance(levels, list) or not all(isinstance(pair, list) and len(pair) >= 2 for pair in levels):
+        raise ValueError(f"{where}: not a list of [price, size]")
+    return levels
+
+
+def _unit_reader(unit: str) -> Callable[[Any], int]:
+    if unit == "iso":
+        read = Rfc3339()
+        return lambda value: read(str(value))
+    scale = _UNITS[unit]
+
+    def read_number(value: Any) -> int:
+        if isinstance(value, int):
+            return value * scale
+        try:
+            return int(Decimal(repr(value) if isinstance(value, float) else value) * scale)
+        except (TypeError, ValueError, ArithmeticError):
+            raise ValueError(f"time: {_shown(value)} is no number") from None
+    return read_number
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.40}"
