@@ -546,7 +546,7 @@ def options_client(sim: AlpacaSim, path: str = "/v1beta1/indicative") -> Client:
 
 def test_options_are_messagepack_with_times_to_the_nanosecond(sim: AlpacaSim) -> None:
     with options_client(sim) as client:
-        client.send_frame(BINARY, msgpack.pack({"action": "subscribe", "trades": [CALL], "quotes": [CALL]}))
+        client.send_binary(msgpack.pack({"action": "subscribe", "trades": [CALL], "quotes": [CALL]}))
         opcode, payload = client.frame()
         assert opcode == BINARY
         assert unpack(payload) == [{"T": "subscription", "trades": [CALL], "quotes": [CALL]}]
@@ -571,12 +571,12 @@ def test_messagepack_on_any_endpoint(sim: AlpacaSim) -> None:
         assert client.one() == CONNECTED
         client.send(AUTH)                               # JSON where MessagePack is spoken
         assert client.one()["code"] == 400
-        client.send_frame(BINARY, msgpack.pack(AUTH))
+        client.send_binary(msgpack.pack(AUTH))
         assert client.one() == AUTHENTICATED
-        client.send_frame(BINARY, b"\xc1\x00")
+        client.send_binary(b"\xc1\x00")
         assert client.one()["code"] == 400
     with connect(sim, "/v2/sip") as plain:
-        plain.send_frame(BINARY, msgpack.pack({"action": "subscribe", "trades": ["AAPL"]}))
+        plain.send_binary(msgpack.pack({"action": "subscribe", "trades": ["AAPL"]}))
         assert plain.one()["code"] == 400
 
 
@@ -590,13 +590,13 @@ def test_options_as_json_are_412(sim: AlpacaSim) -> None:
     ({"quotes": ["*"]}, 413), ({"bars": [CALL]}, 410), ({"trades": ["AAPL"]}, 400)])
 def test_what_options_do_not_have(sim: AlpacaSim, channels: dict[str, Any], code: int) -> None:
     with options_client(sim) as client:
-        client.send_frame(BINARY, msgpack.pack({"action": "subscribe", **channels}))
+        client.send_binary(msgpack.pack({"action": "subscribe", **channels}))
         assert client.one()["code"] == code
 
 
 def test_a_burst_of_option_trades(sim: AlpacaSim) -> None:
     with options_client(sim) as client:
-        client.send_frame(BINARY, msgpack.pack({"action": "subscribe", "trades": ["*"]}))
+        client.send_binary(msgpack.pack({"action": "subscribe", "trades": ["*"]}))
         client.one()
         assert sim.burst("NVDA*C*", 10) == 10
         assert sim.burst("NVDA26*", 1500) == 1500
