@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 # what a market says
 from .events import (
     Bar, BookUpdate, Event, Gap, Imbalance, MarketStatus, News, PriceBand, Quote, StatusChange, Ticker,
@@ -26,14 +28,32 @@ from .errors import (
 from .book import BookView, OrderBook
 from .store import Store
 # streams
-from .exchanges import EXCHANGES, Binance, BinanceFutures, Huobi
 from .manager import StreamManager
 from .stream import Stream
 
+# one class per exchange, imported when first used: importing all venues takes longer than the rest
+if TYPE_CHECKING:
+    from .exchanges import (
+        EXCHANGES, Alpaca, AlpacaCrypto, AlpacaOptions, Binance, BinanceFutures, Huobi, LongPollJson,
+        LongPollXml, NasdaqItch, Polygon,
+    )
+
 __all__ = [
-    "AuthenticationFailed", "Bar", "Binance", "BinanceFutures", "BookUpdate", "BookView",
-    "ConfigurationError", "EXCHANGES", "Event", "Gap", "Huobi", "Imbalance", "MarketStatus",
-    "MissingDependency", "News", "NoData", "NotReady", "OrderBook", "PriceBand", "Quote", "StaleData",
-    "StatusChange", "StopTimeout", "Store", "Stream", "StreamManager", "StreamsError",
-    "SubscriptionRefused", "Ticker", "Trade", "TradeCorrection", "TransportError", "Value",
+    "Alpaca", "AlpacaCrypto", "AlpacaOptions", "AuthenticationFailed", "Bar", "Binance", "BinanceFutures",
+    "BookUpdate", "BookView", "ConfigurationError", "EXCHANGES", "Event", "Gap", "Huobi", "Imbalance",
+    "LongPollJson", "LongPollXml", "MarketStatus", "MissingDependency", "NasdaqItch", "News", "NoData",
+    "NotReady", "OrderBook", "Polygon", "PriceBand", "Quote", "StaleData", "StatusChange", "StopTimeout",
+    "Store", "Stream", "StreamManager", "StreamsError", "SubscriptionRefused", "Ticker", "Trade",
+    "TradeCorrection", "TransportError", "Value",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import exchanges
+    return getattr(exchanges, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,10 +10,17 @@ from typing import ClassVar
 from .errors import ConfigurationError
 from .stream import Stream
 from .venue import Venue
+from .venues.alpaca import AlpacaCryptoVenue, AlpacaOptionsVenue, AlpacaVenue
 from .venues.binance import BinanceFuturesVenue, BinanceVenue
 from .venues.htx import HuobiVenue
+from .venues.itch import NasdaqItch as NasdaqItchVenue
+from .venues.longpoll import LongPollJsonVenue, LongPollXmlVenue
+from .venues.polygon import PolygonVenue
 
-__all__ = ["EXCHANGES", "Binance", "BinanceFutures", "Huobi", "exchange"]
+__all__ = [
+    "Alpaca", "AlpacaCrypto", "AlpacaOptions", "Binance", "BinanceFutures", "EXCHANGES", "Huobi",
+    "LongPollJson", "LongPollXml", "NasdaqItch", "Polygon", "exchange",
+]
 
 
 class Binance(Stream):
@@ -34,9 +41,52 @@ class Huobi(Stream):
     venue: ClassVar[type[Venue]] = HuobiVenue
 
 
+class Alpaca(Stream):
+    """Alpaca stocks and news. See :class:`Stream`, and :class:`streams.venues.alpaca.AlpacaVenue`."""
+
+    venue: ClassVar[type[Venue]] = AlpacaVenue
+
+
+class AlpacaCrypto(Stream):
+    """Alpaca crypto. See :class:`Stream`."""
+
+    venue: ClassVar[type[Venue]] = AlpacaCryptoVenue
+
+
+class AlpacaOptions(Stream):
+    """Alpaca options. See :class:`Stream`."""
+
+    venue: ClassVar[type[Venue]] = AlpacaOptionsVenue
+
+
+class Polygon(Stream):
+    """Polygon (Massive). See :class:`Stream`, and :class:`streams.venues.polygon.PolygonVenue`."""
+
+    venue: ClassVar[type[Venue]] = PolygonVenue
+
+
+class NasdaqItch(Stream):
+    """Nasdaq TotalView-ITCH 5.0 over SoupBinTCP. See :class:`Stream`, and :mod:`streams.venues.itch`."""
+
+    venue: ClassVar[type[Venue]] = NasdaqItchVenue
+
+
+class LongPollXml(Stream):
+    """An XML feed by long-polled HTTP. See :class:`Stream`, and :mod:`streams.venues.longpoll`."""
+
+    venue: ClassVar[type[Venue]] = LongPollXmlVenue
+
+
+class LongPollJson(Stream):
+    """A JSON feed by long-polled HTTP. See :class:`Stream`, and :mod:`streams.venues.longpoll`."""
+
+    venue: ClassVar[type[Venue]] = LongPollJsonVenue
+
+
 EXCHANGES: dict[str, type[Stream]] = {
     name: kind
-    for kind in (Binance, BinanceFutures, Huobi)
+    for kind in (Binance, BinanceFutures, Huobi, Alpaca, AlpacaCrypto, AlpacaOptions, Polygon, NasdaqItch,
+                 LongPollXml, LongPollJson)
     for name in (kind.venue.name, *kind.venue.aliases)
 }
 

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ConfigurationError, NotReady, StopTimeout
-from .exchanges import exchange as stream_class
 from .handlers import Handlers
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
@@ -28,6 +27,12 @@ __all__ = ["StreamManager"]
 log = logging.getLogger("streams.manager")
 
 T = TypeVar("T")
+
+
+def stream_class(exchange: str) -> type[Stream]:
+    """The stream class of an exchange by its name or alias. Raises ConfigurationError."""
+    from .exchanges import exchange as find         # all venues: imported when first needed
+    return find(exchange)
 
 
 class _Group:
