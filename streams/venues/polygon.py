@@ -110,7 +110,7 @@ class PolygonVenue(TaggedVenue):
         self._lot: Any = None if quote_lot == 1 else number(str(quote_lot))
         self._exchange_id = None if exchange_id is None else str(exchange_id)
         self._ready = False
-        self._requests = Requests(self.spelled_topic)
+        self._requests = Requests(self.spelled_topic, apart=market == "indices")
         self._tickers: dict[str, Ticker] = {}
         self._answers = Answers(self.name, number, self._lot)
         self.speak(wire.messages(number, self.signed), wire.Head)

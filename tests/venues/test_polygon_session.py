@@ -68,11 +68,16 @@ def test_other_statuses_are_counted(name: str, text: str) -> None:
 
 def test_subscribe_and_unsubscribe() -> None:
     venue = polygon()
-    assert asked(venue, "T.AAPL", "Q.AAPL", "T.BRK.B", "T.*") == ["T.AAPL,T.BRK.B", "Q.AAPL", "T.*"]
-    assert signals(venue, confirmed("T.AAPL", "T.BRK.B")) == [Acked(["T.AAPL"]), Acked(["T.BRK.B"])]
+    # The first of each kind goes alone, the others follow when it is confirmed.
+    assert asked(venue, "T.AAPL", "Q.AAPL", "T.BRK.B", "T.MSFT", "T.*") == ["T.AAPL", "Q.AAPL", "T.*"]
+    acked, reply = signals(venue, confirmed("T.AAPL"))
+    assert acked == Acked(["T.AAPL"])
+    assert json.loads(reply.frame) == {"action": "subscribe", "params": "T.BRK.B,T.MSFT"}
+    assert signals(venue, confirmed("T.BRK.B", "T.MSFT")) == [Acked(["T.BRK.B"]), Acked(["T.MSFT"])]
     assert signals(venue, confirmed("Q.AAPL,T.*")) == [Acked(["Q.AAPL", "T.*"])]
-    frame = json.loads(one(venue.unsubscribe(["T.AAPL"])))
-    assert frame == {"action": "unsubscribe", "params": "T.AAPL"}
+    assert asked(venue, "T.A", "T.B", "Q.A", "Q.B") == ["T.A,T.B", "Q.A,Q.B"]
+    frame = json.loads(one(venue.unsubscribe(["T.AAPL", "Q.AAPL"])))
+    assert frame == {"action": "unsubscribe", "params": "T.AAPL,Q.AAPL"}
     assert signals(venue, status("success", "unsubscribed to: T.AAPL")) == [Unsubscribed(["T.AAPL"])]
 
 
@@ -85,21 +90,97 @@ def test_confirmations_may_come_with_data() -> None:
     assert [who for who, _ in items] == [route, venue.session, route]
 
 
-def test_a_refusal_without_a_name_is_about_the_oldest_request() -> None:
-    venue = polygon()
-    asked(venue, "T.AAPL", "T.MSFT", "Q.AAPL", "Q.MSFT", "A.AAPL")
-    signals(venue, confirmed("T.AAPL", "T.MSFT"))
-    refused = one(signals(venue, status("error", "not authorized")))
-    assert refused.topics == ["Q.AAPL", "Q.MSFT"] and not refused.transient
-    assert signals(venue, confirmed("A.AAPL")) == [Acked(["A.AAPL"])]
-    assert isinstance(one(signals(venue, status("error", "not authorized"))), Notice)
+class Cluster:
+    """Answers like the vendor, in each of the ways that are imaginable.
+
+    Args:
+        denied: Channels, or topics, that are not in the plan.
+        per: ``request`` or ``subscription``: how often "not authorized" is said.
+        late: Confirmations come after the refusals of the same request, not in order.
+    """
+
+    def __init__(self, denied: set[str], per: str, late: bool) -> None:
+        self.denied, self.per, self.late = denied, per, late
+        self.have: set[str] = set()
+        self.requests = 0
+
+    def answer(self, frame: bytes | str) -> list[bytes]:
+        self.requests += 1
+        no, yes, order = status("error", "not authorized"), [], []
+        for topic in json.loads(frame)["params"].split(","):
+            if topic in self.have:
+                continue
+            if {topic, topic.partition(".")[0]} & self.denied:
+                order += [no] if self.per == "subscription" or no not in order else []
+            else:
+                self.have.add(topic)
+                yes.append(confirmed(topic))
+                order.append(yes[-1])
+        return [a for a in order if a is no] + yes if self.late else order
 
 
-def test_a_refusal_spares_what_is_confirmed_of_the_same_request() -> None:
+def converse(venue: PolygonVenue, cluster: Cluster, *calls: list[str]) -> tuple[set[str], set[str]]:
+    """What ends up confirmed and refused. Calls are made without waiting for answers, and what stays
+    unanswered is asked for again, as a stream does."""
+    live: set[str] = set()
+    refused: set[str] = set()
+    wanted = [topic for call in calls for topic in call]
+    frames = [frame for call in calls for frame in venue.subscribe(call)]
+    for _ in range(6):
+        while frames:
+            for raw in cluster.answer(frames.pop(0)):
+                for signal in signals(venue, raw):
+                    if isinstance(signal, Reply):
+                        frames.append(signal.frame)
+                    elif isinstance(signal, Acked):
+                        live.update(signal.topics)
+                    elif isinstance(signal, Refused):
+                        assert not signal.transient
+                        refused.update(signal.topics)
+        open_ = [topic for topic in wanted if topic not in live and topic not in refused]
+        frames = list(venue.subscribe(open_))
+    return live, refused
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("per", ["request", "subscription"])
+@pytest.mark.parametrize("denied", [set(), {"T"}, {"Q"}, {"A", "T"}, {"T", "Q", "A"}])
+def test_a_channel_outside_the_plan_is_refused_and_no_other(denied: set[str], per: str, late: bool) -> None:
+    venue, cluster = polygon(), Cluster(denied, per, late)
+    topics = [f"{channel}.S{n}" for n in range(40) for channel in ("T", "Q", "A")]
+    live, refused = converse(venue, cluster, topics[:50], topics[50:])
+    assert refused == {topic for topic in topics if topic.partition(".")[0] in denied}
+    assert live == set(topics) - refused
+
+
+def test_a_channel_outside_the_plan_costs_one_request() -> None:
+    venue, cluster = polygon(), Cluster({"Q"}, "request", False)
+    converse(venue, cluster, [f"{channel}.S{n}" for n in range(40) for channel in ("T", "Q")])
+    assert cluster.requests == 3
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("per", ["request", "subscription"])
+@pytest.mark.parametrize("market", ["stocks", "indices"])
+def test_single_symbols_outside_the_plan(market: str, per: str, late: bool) -> None:
+    venue = polygon(market=market)
+    topics = [f"AM.I:S{n}" for n in range(20)]
+    denied = {"AM.I:S3", "AM.I:S4", "AM.I:S19"}
+    live, refused = converse(venue, Cluster(denied, per, late), topics)
+    assert (live, refused) == (set(topics) - denied, denied)
+
+
+def test_a_wildcard_may_be_refused_where_symbols_are_not() -> None:
     venue = polygon()
-    asked(venue, "T.AAPL", "T.MSFT")
+    cluster = Cluster({"T.*"}, "request", False)
+    assert converse(venue, cluster, ["T.*", "T.A", "T.B"]) == ({"T.A", "T.B"}, {"T.*"})
+
+
+def test_a_refusal_that_belongs_to_nothing_is_counted() -> None:
+    venue = polygon()
+    asked(venue, "T.AAPL")
     signals(venue, confirmed("T.AAPL"))
-    assert one(signals(venue, status("not_authorized", "no"))).topics == ["T.MSFT"]
+    assert isinstance(one(signals(venue, status("error", "not authorized"))), Notice)
 
 
 def test_what_gets_no_answer_is_not_blamed() -> None:
@@ -111,12 +192,12 @@ def test_what_gets_no_answer_is_not_blamed() -> None:
     assert one(signals(venue, status("error", "Not authorized."))).topics == ["Q.AAPL"]
 
 
-def test_what_was_unsubscribed_meanwhile_is_not_refused() -> None:
+def test_what_was_unsubscribed_meanwhile_is_not_asked_for() -> None:
     venue = polygon()
-    asked(venue, "T.AAPL", "T.MSFT")
-    venue.unsubscribe(["T.AAPL"])
-    refused = one(signals(venue, status("error", "not authorized")))
-    assert isinstance(refused, Refused) and refused.topics == ["T.MSFT"]
+    assert asked(venue, "T.A", "T.B", "T.C") == ["T.A"]
+    venue.unsubscribe(["T.A", "T.B"])
+    acked, reply = signals(venue, confirmed("T.A"))
+    assert acked == Acked(["T.A"]) and json.loads(reply.frame)["params"] == "T.C"
 
 
 def test_confirmations_in_another_spelling() -> None:
@@ -130,8 +211,10 @@ def test_confirmations_in_another_spelling() -> None:
 def test_large_requests_are_cut() -> None:
     venue = polygon(market="options")
     topics = [f"T.O:{'X' * 60}{n:08d}" for n in range(venue.limits.batch)]
-    params = asked(venue, *topics)
-    assert len(params) > 1 and all(len(text) < 16 * 1024 for text in params)
+    assert asked(venue, *topics) == topics[:1]
+    acked, *replies = signals(venue, confirmed(topics[0]))
+    params = [topics[0], *[json.loads(reply.frame)["params"] for reply in replies]]
+    assert len(params) > 2 and all(len(text) < 16 * 1024 for text in params)
     assert [topic for text in params for topic in text.split(",")] == topics
 
 
