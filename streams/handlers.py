@@ -128,9 +128,8 @@ class Handlers:
             self._listeners = tuple([one for one in self._listeners if one not in gone])
             self._version += 1
             self._leaving = [pair for pair in self._leaving if pair[1].is_alive()]
-            self._leaving += _workers(gone)
+            self._leaving += _set_mode(gone, ENDING)
         for listener in gone:
-            listener.set_mode(ENDING)
             listener.report()
         return True
 
@@ -172,10 +171,8 @@ class Handlers:
         """
         begun, me = time.monotonic(), threading.get_ident()
         with self._lock:
-            workers = _workers(self._listeners) + self._leaving
             self._mode = FINISHING
-            for listener in self._listeners:
-                listener.set_mode(FINISHING)
+            workers = _set_mode(self._listeners, FINISHING) + self._leaving
         with self._quiet:
             self._closers.append(me)
             self._quiet.notify_all()
@@ -184,8 +181,7 @@ class Handlers:
             with self._lock:
                 if self._mode == FINISHING:  # else a handler has opened it again
                     self._mode = ENDING
-                    for listener in self._listeners:
-                        listener.set_mode(ENDING)
+                    _set_mode(self._listeners, ENDING)
             self._wait_ended(workers, begun + timeout)
             return self._join(workers, begun + timeout)
         finally:
@@ -199,8 +195,7 @@ class Handlers:
         with self._lock:
             if self._mode != OPEN:
                 self._mode = OPEN
-                for listener in self._listeners:
-                    listener.set_mode(OPEN)
+                _set_mode(self._listeners, OPEN)
 
     # -- for the listeners
 
@@ -252,9 +247,9 @@ class Handlers:
         return ended
 
 
-def _workers(listeners: Iterable[Listener]) -> list[tuple[Listener, threading.Thread]]:
-    """The listeners that have a thread, each with it."""
-    return [(one, thread) for one in listeners if (thread := one.worker()) is not None]
+def _set_mode(listeners: Iterable[Listener], mode: int) -> list[tuple[Listener, threading.Thread]]:
+    """Set the mode of all; those that have a thread, each with it."""
+    return [(one, thread) for one in listeners if (thread := one.set_mode(mode)) is not None]
 
 
 def _compile(pattern: str | re.Pattern[str]) -> re.Pattern[str]:

@@ -91,12 +91,12 @@ class Listener:
         """Seconds that the call in progress has taken so far; 0.0 when there is none."""
         return 0.0
 
-    def set_mode(self, mode: int) -> None:
-        """Open, finish or end this listener."""
+    def set_mode(self, mode: int) -> threading.Thread | None:
+        """Open, finish or end this listener; its thread, if it has one at this moment."""
         raise NotImplementedError
 
     def worker(self) -> threading.Thread | None:
-        """The thread that has to end before this listener has ended, if any."""
+        """The thread that has to end before this listener has ended, if any; may just be starting."""
         return None
 
     def report(self) -> None:
@@ -173,5 +173,6 @@ class Inline(Listener):
             _log.warning("%s", reason)
             self.host.announce(event.exchange, "slow", "", reason)
 
-    def set_mode(self, mode: int) -> None:
+    def set_mode(self, mode: int) -> threading.Thread | None:
         self._gone = mode != OPEN
+        return None

@@ -60,7 +60,7 @@ class Queued(Listener):
     def worker(self) -> threading.Thread | None:
         return self._thread
 
-    def set_mode(self, mode: int) -> None:
+    def set_mode(self, mode: int) -> threading.Thread | None:
         with self._lock:
             self._mode = mode
             if self._thread is None:
@@ -69,6 +69,7 @@ class Queued(Listener):
             elif self._idle:
                 self._idle = False
                 self._bell.release()
+            return self._thread
 
     # -- the side of the network thread
 
@@ -339,9 +340,10 @@ class Block(Queued):
         with self._lock:
             self._room.notify_all()
 
-    def set_mode(self, mode: int) -> None:
-        super().set_mode(mode)
+    def set_mode(self, mode: int) -> threading.Thread | None:
+        thread = super().set_mode(mode)
         self.look_again()
+        return thread
 
     def _take(self) -> Any:
         with self._lock:

@@ -195,6 +195,7 @@ class SlowDisk:
     def __init__(self, file):
         self.file = file
         self.error: OSError | None = None
+        self.once = False
         self.partial = 0
         self.entered, self.go = threading.Event(), threading.Event()
         self.go.set()
@@ -204,7 +205,9 @@ class SlowDisk:
         assert self.go.wait(LIMIT)
         if self.error is not None:
             self.file.write(data[:self.partial])
-            raise self.error
+            error = self.error
+            self.error = None if self.once else error
+            raise error
         return self.file.write(data[:70_000])  # a raw file may write less than all
 
     def __getattr__(self, name):
@@ -275,6 +278,14 @@ class TestDisk:
             ("recv", b"a", 0), ("gap", b"", 3), ("recv", b"e", 0)]
         assert recorder.status()["lost"] == 3
         assert caplog.text.count("No space left") == 1, "one record per minute"
+
+    def test_an_error_at_the_very_end_is_marked_when_the_disk_allows(self, path):
+        recorder = Recorder(path)
+        disk = recorder._file = SlowDisk(recorder._file)
+        disk.error, disk.once = OSError(errno.EIO, "Input/output error"), True
+        recorder.received("s", [b"a", b"b"], NS)
+        assert recorder.close(LIMIT)
+        assert [(record.kind, record.frames) for record in read_recording(path)][1:] == [("gap", 2)]
 
     def test_one_that_never_recovers(self, path, caplog):
         recorder = Recorder(path)
