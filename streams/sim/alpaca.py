@@ -60,9 +60,11 @@ class AlpacaSim(TapeSim):
                  clock: Callable[[], int] = time.time_ns, batch: int = 20, slow_limit: int = 4 << 20,
                  sent_history: int = 50_000, rest_delay: float = 0.0,
                  rest_limit: tuple[int, float] | None = None) -> None:
+        if isinstance(denied, str):
+            raise ValueError(f"denied={denied!r}: expected a list such as [{denied!r}]")
         self.keys = {"KEY": "SECRET"} if keys is None else dict(keys)
         self.tokens = dict(tokens or {})
-        self.denied = denied
+        self.denied = frozenset(denied)
         self.auth_timeout = auth_timeout
         self.symbol_limit = symbol_limit
         self.connection_limit = connection_limit

@@ -52,7 +52,10 @@ class AlpacaRest:
         except BadRequest as error:
             return Response.json({"message": str(error)}, error.status)
         body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-        return Response(200, body, (("X-RateLimit-Limit", "200"), ("X-RateLimit-Remaining", "199")))
+        budget = self._sim.rest_left()
+        headers = () if budget is None else (
+            ("X-RateLimit-Limit", str(budget[0])), ("X-RateLimit-Remaining", str(budget[1])))
+        return Response(200, body, headers)
 
     def _answer(self, request: Request, ago: int) -> Record:
         path = request.path.rstrip("/")

@@ -408,7 +408,8 @@ class AlpacaWire(TapeWire):
         session: Session = conn.session
         symbol = next((name for name in self.server.market.symbols
                        if self.server.tape.kind(name) == session.kind), self.server.market.symbols[0])
-        record = self.server.last_sent(conn, "S")
+        sent = self.server.sent(conn.id)
+        record = next((found for found in reversed(sent) if "S" in found), None)
         if record is None:
             record = self.writer(conn.variant).record(self.server.tape.last_trade(symbol))
         return [nonsense.spoiled(kind, record, "T", bool(conn.variant[0]))]

@@ -60,8 +60,10 @@ class PolygonSim(TapeSim):
                              f"{', '.join(CONFIRMATIONS)}")
         if isinstance(keys, str):
             raise ValueError("keys: expected a list of API keys")
+        if isinstance(denied, str):
+            raise ValueError(f"denied={denied!r}: expected a list such as [{denied!r}]")
         self.keys = keys
-        self.denied = denied
+        self.denied = frozenset(denied)
         self.auth_timeout = auth_timeout
         self.connection_limit = connection_limit
         self.confirmations = confirmations

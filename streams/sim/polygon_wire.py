@@ -180,7 +180,7 @@ class PolygonWire(TapeWire):
 
     def _is_denied(self, session: Session, channel: str) -> bool:
         cluster = session.cluster.partition("/")[0]
-        return bool({cluster, channel, f"{cluster}.{channel}"} & set(self.server.denied))
+        return bool({cluster, channel, f"{cluster}.{channel}"} & self.server.denied)
 
     def _unsubscribe(self, conn: Connection, names: list[str]) -> None:
         known = [name for name in names if name in conn.subscriptions]
@@ -250,8 +250,8 @@ class PolygonWire(TapeWire):
 
     def garbage(self, conn: Connection, kind: str) -> list[Outgoing]:
         """Nonsense in the place of the next message of this client."""
-        record = next((found for found in reversed(self.server.sent.get(conn.id, ()))
-                       if found["ev"] != "status"), None)
+        sent = self.server.sent(conn.id)
+        record = next((found for found in reversed(sent) if found["ev"] != "status"), None)
         if record is None:
             names = [name for name in self.server.market.symbols
                      if self.server.tape.kind(name) == conn.session.kind]

@@ -96,7 +96,6 @@ class TapeSim(MarketSim):
     Attributes:
         market: the oracle of books.
         tape: the oracle of trades, quotes and bars.
-        sent: connection id -> the messages it was sent, last ones, before any fault struck.
         in_flight: REST requests that are being answered now.
         max_in_flight: the most there were at once.
     """
@@ -115,7 +114,7 @@ class TapeSim(MarketSim):
         self.sent_history = sent_history
         self.rest_delay = rest_delay
         self.rest_limit = rest_limit
-        self.sent: dict[int, deque[Record]] = {}
+        self._sent: dict[int, deque[Record]] = {}
         self.in_flight = 0
         self.max_in_flight = 0
         self.tape = Tape(listings, seed, midpoints=midpoints)
@@ -210,18 +209,22 @@ class TapeSim(MarketSim):
             conn.queue_message(*self.wire.join(conn.variant, payloads))
 
     def log(self, conn: Connection, records: Iterable[Record]) -> None:
-        """Add to what `sent` remembers of a client. Threads: any, while `publishing`."""
-        if conn.id not in self.sent:
-            self.sent[conn.id] = deque(maxlen=self.sent_history)
-            while len(self.sent) > _KEPT_LOGS:
-                del self.sent[min(self.sent)]
-        self.sent[conn.id].extend(records)
-
-    def last_sent(self, conn: Connection, key: str) -> Record | None:
-        """The last message to a client that has ``key``, None if there is none. Threads: any."""
+        """Add to what `sent` remembers of a client. Threads: any."""
         with self.publishing:
-            return next((record for record in reversed(self.sent.get(conn.id, ())) if key in record),
-                        None)
+            if conn.id not in self._sent:
+                self._sent[conn.id] = deque(maxlen=self.sent_history)
+                while len(self._sent) > _KEPT_LOGS:
+                    del self._sent[min(self._sent)]
+            self._sent[conn.id].extend(records)
+
+    def sent(self, connection: int) -> list[Record]:
+        """The last messages to a connection (by its id, which outlives it), control messages
+        included, as they were before any fault struck.
+
+        Threads: any.
+        """
+        with self.publishing:
+            return list(self._sent.get(connection, ()))
 
     # -- what a test makes happen -----------------------------------------------------------------
 
@@ -352,6 +355,16 @@ class TapeSim(MarketSim):
     def too_many_requests(self, retry_after: int) -> Response:
         """The venue's 429. Threads: any."""
         raise NotImplementedError
+
+    def rest_left(self) -> tuple[int, int] | None:
+        """How many requests the limit allows, and how many of them are left; None without one.
+
+        Threads: any.
+        """
+        if self.rest_limit is None:
+            return None
+        with self._rest_lock:
+            return self.rest_limit[0], self.rest_limit[0] - len(self._rest_times)
 
     def _over_limit(self) -> Response | None:
         if self.rest_limit is None:

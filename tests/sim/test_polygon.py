@@ -58,7 +58,7 @@ def subscribe(client: Client, *names: str) -> None:
 
 
 def data(sim: PolygonSim, conn: int = 1) -> list[Message]:
-    return [message for message in sim.sent[conn] if message["ev"] != "status"]
+    return [message for message in sim.sent(conn) if message["ev"] != "status"]
 
 
 # -- sessions ------------------------------------------------------------------------------------------
@@ -598,7 +598,8 @@ def test_stop_is_quick_and_leaves_no_thread() -> None:
 
 
 @pytest.mark.parametrize("options, text", [
-    ({"symbols": "AAPL"}, "list"), ({"keys": "KEY"}, "list"), ({"confirmations": "never"}, "joined")])
+    ({"symbols": "AAPL"}, "list"), ({"keys": "KEY"}, "list"), ({"confirmations": "never"}, "joined"),
+    ({"denied": "options"}, "list")])
 def test_mistakes_of_the_user(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         PolygonSim(**options)
