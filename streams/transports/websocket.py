@@ -1,9 +1,10 @@
 """WebSocket, on websocket-client's ``run_forever``, read in large blocks.
 
 The library makes the handshake, reads everything unusual, frames and masks what is sent. Ours are the
-socket (connected, encrypted and watched by :mod:`.sockets`), the loop (the dispatcher's ``read``) and
-the cutting of plain frames from large blocks (:mod:`.blocks`). The library gets its bytes from a
-stand-in for the socket, so nothing in it ever blocks, waits or opens a connection of its own.
+socket (connected, encrypted and watched by :mod:`.sockets`), the loop (:mod:`.conversation`, as the
+dispatcher's ``read``) and the cutting of plain frames from large blocks (:mod:`.blocks`). The library
+gets its bytes from a stand-in for the socket (:mod:`.carrier`), so nothing in it ever blocks, waits or
+opens a connection of its own.
 
 What this needs of the library is little, and checked once at import (``MISFIT`` says what does not
 fit). If it ever changes its shape, messages are read through its public ``recv_data_frame`` instead:
@@ -16,39 +17,27 @@ reconnecting and its proxies are never used.
 from __future__ import annotations
 
 import inspect
-import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
 
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
 from .base import Closed, Receiver, Target, Transport
-from .blocks import CLOSE, PING, PONG, BlockReader, PeerClosed, ProtocolError
+from .blocks import CLOSE, PING, PONG, TEXT, ProtocolError
 from .carrier import Carrier, Dry, Over
+from .conversation import Conversation
 from .proxies import parse_proxy
-from .sockets import BLOCK, Line, peer_name
+from .sockets import Line, peer_name
 from .tls import TlsCodec, check_sslopt, tls_context
 
 __all__ = ["WebSocketTransport"]
 
 log = logging.getLogger("streams.transports")
 
-_CLOSE_GRACE = 0.5  # seconds for the peer's part of a polite close
-_FAIL_GRACE = 0.2  # seconds in which our reason for hanging up may reach the peer
-_FULL = 16384  # a block this long means that more is there: read on before polling
 _OPTIONS = frozenset({"cookie", "origin", "subprotocols", "utf8"})
-
-
-class _Done(Exception):
-    """Our own polite close is complete."""
-
-
-class _ReceiverFailed(Exception):
-    """A method of the receiver raised."""
 
 
 class WebSocketTransport(Transport):
@@ -74,13 +63,7 @@ class WebSocketTransport(Transport):
         self._proxy = parse_proxy(target.proxy) if target.proxy else None
         self._line = Line()
         self._carrier = Carrier(self._line, self._name, target.send_timeout)
-        self._library: Any = None  # a websocket.WebSocket while there is somebody to send to
-        self._send_close: Callable[[int], object] = _say_nothing
-        self._opened = False
-        self._closing: float | None = None  # when our polite close stops waiting for the peer's
-        self._broken: TransportError | None = None  # a send failed; what has arrived is still read
-        self._due = 0.0
-        self._payloads = itertools.count(1)
+        self._conversation = Conversation(target, receiver, self._line, self._carrier, self._name)
 
     def run(self) -> Closed:
         error: TransportError | None
@@ -91,26 +74,20 @@ class WebSocketTransport(Transport):
         except (OSError, UnicodeError) as failure:  # a file of certificates, a host that is no name
             error = ConnectFailed(f"{self._name}: {failure}")
         finally:
-            self._library = None
             self._line.close()
         if self._line.aborted and error is not None:
             error = Aborted("aborted")
-        return Closed(error, self._opened)
+        return Closed(error, self._conversation.opened)
 
     def send(self, data: bytes | str) -> None:
-        text = isinstance(data, str)
-        self._send(data, websocket.ABNF.OPCODE_TEXT if text else websocket.ABNF.OPCODE_BINARY)
+        self._conversation.send(data)
 
     def ping(self) -> bool:
-        self._send(b"streams-%d" % next(self._payloads), websocket.ABNF.OPCODE_PING)
+        self._conversation.ping()
         return True
 
     def close(self) -> None:
-        if self._library is None or self._closing is not None:
-            return
-        self._closing = time.monotonic() + _CLOSE_GRACE
-        self._line.attention = True
-        self._say_goodbye(1000)
+        self._conversation.close()
 
     def wake(self) -> None:
         self._line.wake()
@@ -137,7 +114,7 @@ class WebSocketTransport(Transport):
 
     def _converse(self) -> TransportError | None:
         """Through ``run_forever``, whose dispatcher's ``read`` is our loop."""
-        app = _App(self.target, self._carrier, self._serve)
+        app = _App(self.target, self._carrier, self._conversation)
         app.run_forever(skip_utf8_validation=True, **_origin(self.target))
         return app.verdict if app.failure is None else self._not_accepted(app.failure)
 
@@ -154,253 +131,57 @@ class WebSocketTransport(Transport):
             )
         except Exception as failure:
             return self._not_accepted(failure)
-        return self._serve(library)
+        return self._conversation.serve(_Library(library), plainly=True)
 
     def _not_accepted(self, failure: BaseException) -> TransportError:
         if not isinstance(failure, Exception):
             raise failure
         return ConnectFailed(f"{self._name} did not make a proper WebSocket handshake: {failure}")
 
-    # -- the conversation ------------------------------------------------------------------------
 
-    def _serve(self, library: Any) -> TransportError | None:
-        """From the end of the handshake to the end of the conversation; how it ended."""
-        self._library = library
-        # The library would answer every close frame with 1000, before we have seen it.
-        self._send_close, library.send_close = library.send_close, _say_nothing
-        self._opened = True
-        reader = BlockReader(
-            self._deliver, self._unusual, self.target.max_message, bool(self.target.options.get("utf8")),
-        )
-        error: TransportError | None
-        try:
-            error = self._talk(library, reader)
-        finally:
-            library.connected = False  # or the library would close it once more, taking up to 3 s
-        return None if self._closing is not None else error
+class _Library:
+    """websocket-client's ``WebSocket`` as a conversation needs it."""
 
-    def _talk(self, library: Any, reader: BlockReader) -> TransportError | None:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        # It would answer every close frame with 1000, before anybody has looked at it.
+        self._send_close, inner.send_close = inner.send_close, _say_nothing
+
+    def read(self) -> tuple[int, bytes]:
         try:
-            self._tell(self.receiver.opened)
-            if MISFIT:
-                self._read_plainly(library, reader)
-            self._read(reader)
-        except _Done:
-            return None
-        except PeerClosed as closed:
-            return self._closed(closed)
-        except ProtocolError as broken:
-            return self._hang_up(broken.code, broken.reason)
+            opcode, frame = self._inner.recv_data_frame(True)
         except websocket.WebSocketProtocolException as broken:
-            return self._hang_up(1002, str(broken))
-        except TransportError as error:
-            return (error is self._broken and self._last_words(reader)) or error
-        except (OSError, websocket.WebSocketException) as error:
-            return ConnectionLost(f"{self._name}: {getattr(error, 'strerror', None) or error}")
-        except _ReceiverFailed as failed:
-            return TransportError(f"the receiver failed: {failed.__cause__!r}")
+            raise ProtocolError(1002, str(broken)) from None
+        except websocket.WebSocketException as error:
+            raise ConnectionLost(str(error)) from None
+        return opcode, bytes(frame.data)
 
-    def _read(self, reader: BlockReader) -> NoReturn:
-        """The loop; it ends by what is raised."""
-        line, feed, monotonic = self._line, reader.feed, time.monotonic
-        receive, wait = line.receive, line.wait
-        early = self._carrier.leave()
-        if early:
-            feed(early)
-        self._due = 0.0
-        more = False
-        while True:
-            now = monotonic()
-            if now >= self._due or line.attention:
-                self._look_around()
-                if line.attention:
-                    continue
-                now = monotonic()
-            if not more:
-                wait(max(0.0, self._due - now))
-            try:
-                block = receive()
-            except BlockingIOError:
-                more = False
-                continue
-            if not block:
-                raise self._eof()
-            more = len(block) >= _FULL
-            feed(block)
-
-    def _look_around(self) -> None:
-        """The end, if somebody wants it; else what is due."""
-        line = self._line
-        line.attention = False
-        if line.aborted:
-            raise Aborted("aborted")
-        if self._broken is not None:
-            raise self._broken
-        now = time.monotonic()
-        if self._closing is None:
-            self._due = now + (self._tell(self.receiver.tick) or 0.0)
-        elif now < self._closing:
-            self._due = self._closing
-        else:
-            raise _Done
-
-    def _unusual(self, frame: bytes) -> tuple[int, bytes] | None:
-        """One whole control frame or fragment, through the library."""
-        if self._closing is not None and frame[0] & 0xF != CLOSE:
-            return None  # after our close frame only the peer's is of interest
-        self._carrier.put(frame)
+    def read_frame(self) -> tuple[int, bytes] | None:
         try:
-            opcode, done = self._library.recv_data_frame(True)
+            return self.read()
         except Dry:
-            gathered = self._library.cont_frame.cont_data
+            gathered = self._inner.cont_frame.cont_data
             if isinstance(gathered[1], bytes):
                 gathered[1] = bytearray(gathered[1])  # or each fragment would copy all before it
             return None
-        payload = bytes(done.data)
-        if opcode not in (CLOSE, PING, PONG):
-            return opcode, payload
-        self._control(opcode, payload)
-        return None
 
-    def _control(self, opcode: int, payload: bytes) -> None:
-        """A control frame that the library has checked; it has answered a ping, but no close frame."""
-        if opcode != CLOSE:
-            self._tell(self.receiver.alive)
-            return
-        if self._closing is not None:
-            raise _Done
-        try:
-            reason = payload[2:].decode()
-        except UnicodeDecodeError:
-            raise ProtocolError(1007, "a close reason that is not UTF-8") from None
-        code = int.from_bytes(payload[:2], "big") if payload else None
-        self._say_goodbye(1000 if code is None else code)
-        raise PeerClosed(code, reason)
+    def send(self, opcode: int, data: bytes | str) -> None:
+        self._inner.send(data, opcode)
 
-    def _read_plainly(self, library: Any, reader: BlockReader) -> NoReturn:
-        """The loop without hooks: the library pulls its bytes from us, we wait while it does."""
-        self._carrier.pull = self._pull
-        self._due = 0.0
-        while True:
-            opcode, frame = library.recv_data_frame(True)
-            payload = bytes(frame.data)
-            if opcode in (CLOSE, PING, PONG):
-                self._control(opcode, payload)
-            else:
-                self._carrier.pulled = 0
-                self._deliver([reader.message(opcode, payload)])
-
-    def _pull(self) -> bytes:
-        """The next block, however long it takes; what is due meanwhile is done."""
-        line, limit = self._line, self.target.max_message
-        if self._carrier.pulled > limit + BLOCK:
-            raise ProtocolError(1009, f"a message of more than {limit} bytes, the limit")
-        while True:
-            now = time.monotonic()
-            if now >= self._due or line.attention:
-                self._look_around()
-                if line.attention:
-                    continue
-                now = time.monotonic()
-            try:
-                block = line.receive()
-            except BlockingIOError:
-                line.wait(max(0.0, self._due - now))
-                continue
-            if not block:
-                raise self._eof()
-            return block
-
-    # -- the receiver ----------------------------------------------------------------------------
-
-    def _deliver(self, messages: Sequence[Any]) -> None:
-        if self._closing is None:
-            try:  # what _tell does, one call less for each block
-                self.receiver.received(messages)
-            except Exception as error:
-                self._receiver_raised(error)
-
-    def _tell(self, method: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return method(*args)
-        except Exception as error:
-            self._receiver_raised(error)
-            return None
-
-    def _receiver_raised(self, error: Exception) -> None:
-        if isinstance(error, TransportError) and (self._broken is not None or self._closing is not None):
-            return  # of its own send(): the end is under way
-        log.error("%s: the receiver failed, so the connection ends", self._name, exc_info=error)
-        raise _ReceiverFailed from error
-
-    # -- sending and ending ----------------------------------------------------------------------
-
-    def _send(self, data: bytes | str, opcode: int) -> None:
-        if self._library is None or self._closing is not None:
-            raise ConnectionLost(f"{self._name}: not connected")
-        try:
-            self._library.send(data, opcode)
-        except TransportError as error:
-            self._broken = error
-            self._line.attention = True
-            raise
-
-    def _say_goodbye(self, code: int) -> None:
-        if self._broken is not None:
-            return  # perhaps in the middle of a frame
-        self._carrier.send_timeout = min(_FAIL_GRACE, self.target.send_timeout)
-        try:
-            self._send_close(code)
-        except TransportError:
-            pass  # it is over anyway
-
-    def _closed(self, closed: PeerClosed) -> TransportError:
-        code = "without a code" if closed.code is None else f"with code {closed.code}"
-        reason = f": {closed.reason}" if closed.reason else ""
-        return ConnectionLost(f"{self._name} closed the connection {code}{reason}", closed.code)
-
-    def _eof(self) -> TransportError:
-        return ConnectionLost(f"{self._name} ended the connection without a close frame")
-
-    def _last_words(self, reader: BlockReader) -> TransportError | None:
-        """The close frame of a peer that takes nothing any more, if it sent one before."""
-        deadline = time.monotonic() + _FAIL_GRACE
-        try:
-            while not MISFIT and time.monotonic() < deadline and (block := self._line.receive()):
-                reader.feed(block)
-        except PeerClosed as closed:
-            return self._closed(closed)
-        except (OSError, TransportError, ProtocolError, websocket.WebSocketException, _ReceiverFailed):
-            pass  # that sending failed is the older error
-        return None
-
-    def _hang_up(self, code: int, reason: str) -> TransportError:
-        """On a peer that broke the rules; it gets a moment to hear why."""
-        try:
-            self._tell(self.receiver.malformed, reason)
-        except _ReceiverFailed:
-            pass  # logged; the end is the same
-        self._library = None
-        self._say_goodbye(code)
-        deadline = time.monotonic() + _FAIL_GRACE
-        try:
-            while self._line.receive_by(deadline) and time.monotonic() < deadline:
-                pass  # closing with data unread would reset the connection, and lose our close frame
-        except (OSError, TransportError):
-            pass
-        return ConnectionLost(f"{self._name} sent {reason}; closed with {code}")
+    def send_close(self, code: int) -> None:
+        self._send_close(code)
 
 
 class _App(websocket.WebSocketApp):
     """``run_forever`` with our loop in it."""
 
-    def __init__(self, target: Target, carrier: Any, serve: Callable[[Any], TransportError | None]) -> None:
+    def __init__(self, target: Target, carrier: Any, conversation: Conversation) -> None:
         super().__init__(
             target.url, header=dict(target.headers), socket=carrier,
             cookie=target.options.get("cookie"), subprotocols=target.options.get("subprotocols"),
         )
         self.on_error = self._keep
-        self.serve = serve
+        self.conversation = conversation
         self.verdict: TransportError | None = None
         self.failure: BaseException | None = None
 
@@ -420,10 +201,14 @@ class _Dispatcher:
         self._app = app
 
     def read(self, sock: Any, read_callback: Any, check_callback: Any) -> None:
+        inner: Any = self._app.sock
         try:
-            self._app.verdict = self._app.serve(self._app.sock)
+            self._app.verdict = self._app.conversation.serve(_Library(inner), plainly=False)
         except BaseException as error:  # a user's Ctrl-C, or a bug of ours: past the library's handlers
             raise Over from error
+        finally:
+            # Or the library would close it once more, which takes it up to three seconds.
+            inner.connected = False
 
     def send(self, sock: Any, data: bytes | str) -> int:
         return int(sock.send(data))
@@ -491,20 +276,17 @@ def _misreading() -> str:
     line = _ProbeLine()
     carrier = Carrier(line, "probe", 0.0)
     carrier.leave()
-    library: Any = websocket.WebSocket(skip_utf8_validation=True)
-    library.sock = carrier
+    inner: Any = websocket.WebSocket(skip_utf8_validation=True)
+    inner.sock = carrier
+    library = _Library(inner)
     seen: list[Any] = []
     for frame in (b"\x01\x01a", b"\x89\x01?", b"\x80\x01b", b"\x88\x02\x03\xe8"):
         carrier.put(frame)
-        try:
-            opcode, done = library.recv_data_frame(True)
-            seen.append((opcode, bytes(done.data)))
-        except Dry:
-            seen.append(list(library.cont_frame.cont_data))
-            library.cont_frame.cont_data[1] = bytearray(library.cont_frame.cont_data[1])
-    expected = [[1, b"a"], (PING, b"?"), (1, b"ab"), (CLOSE, b"\x03\xe8")]
-    if seen != expected or line.sent != [0x8A, 0x88]:
+        seen.append(library.read_frame())
+    if seen != [None, (PING, b"?"), (TEXT, b"ab"), (CLOSE, b"\x03\xe8")]:
         return f"WebSocket.recv_data_frame gave {seen}"
+    if line.sent != [0x80 | PONG]:
+        return f"WebSocket.recv_data_frame sent frames {line.sent}"
     return ""
 
 

@@ -517,3 +517,23 @@ def test_the_slow_way_is_said_once(monkeypatch, caplog):
                 peer.meet()
                 client.listener.wait("opened")
     assert caplog.text.count("it has changed") == 1
+
+
+def test_ctrl_c_in_the_network_thread_is_not_swallowed(peer):
+    """The library would make an error of it, and go on."""
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    client = talk(peer)
+    client.listener.on_message = interrupted
+    client.start()
+    peer.meet(behind=frame(TEXT, b"x"))
+    with pytest.raises(KeyboardInterrupt):
+        client.closed()
+    client = talk(peer)
+    client.transport._line.receive_by = interrupted  # type: ignore[method-assign]
+    client.start()
+    wire = peer._listener.accept()[0]
+    with pytest.raises(KeyboardInterrupt):
+        client.closed()
+    wire.close()
