@@ -32,7 +32,7 @@ from .transports.proxies import Proxy, parse_proxy
 from .transports.sockets import Line
 from .transports.tls import TlsCodec, check_sslopt, tls_context
 
-__all__ = ["AbortableSession", "Answer", "AnswerTooLong"]
+__all__ = ["AbortableSession", "Answer", "AnswerTooLong", "retry_after_of"]
 
 _CHUNK = 16384  # of a body as it comes; unpacked it may be a thousand times that
 _FOREVER = 1e9
@@ -59,13 +59,18 @@ class Answer:
     @property
     def retry_after(self) -> float | None:
         """Seconds that the server asks us to wait (RFC 9110, section 10.2.3); None when it does not."""
-        value = self.headers.get("Retry-After", "").strip()
-        if value.isascii() and value.isdigit():
-            return float(value)
-        then = _date(value)
-        # Against the server's own clock where it tells it: ours may be minutes off.
-        here = _date(self.headers.get("Date", ""))
-        return None if then is None else max(0.0, then - (time.time() if here is None else here))
+        return retry_after_of(self.headers)
+
+
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for; None when there is none, or none that makes sense."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    then = _date(value)
+    # Against the server's own clock where it tells it: ours may be minutes off.
+    here = _date(headers.get("Date", ""))
+    return None if then is None else max(0.0, then - (time.time() if here is None else here))
 
 
 def _date(text: str) -> float | None:
@@ -100,7 +105,7 @@ class AbortableSession(requests.Session):
         self.trust_env = False
         self.timeout = timeout
         self.sslopt = sslopt
-        self.aborted = False
+        self.ended = threading.Event()
         self.through: Proxy | None = parse_proxy(proxy) if proxy else None
         self._guard = threading.Lock()
         self._lines: set[Line] = set()
@@ -108,12 +113,17 @@ class AbortableSession(requests.Session):
         self.mount("https://", _Adapter(self))
         self.mount("http://", _Adapter(self))
 
+    @property
+    def aborted(self) -> bool:
+        """Whether :meth:`abort` was called."""
+        return self.ended.is_set()
+
     def abort(self) -> None:
         """End every request under way: each raises :class:`Aborted`, and so does every later one.
 
         Threads: any; never blocks; harmless twice.
         """
-        self.aborted = True
+        self.ended.set()
         with self._guard:
             for line in self._lines:
                 line.abort()

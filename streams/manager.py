@@ -20,7 +20,7 @@ from .store import Store
 from .stream import Stream
 
 if TYPE_CHECKING:
-    from .http import AbortableSession
+    from .restsession import ExchangeSession
 
 __all__ = ["StreamManager"]
 
@@ -52,8 +52,8 @@ class _Group:
         self.name = self.facts.name
         self.rest = Rest(
             self.name, rest_address(self.facts, options.get("rest_url")),
-            options.get("rest_limit") or self.facts.limits.rest, proxy=options.get("proxy"),
-            sslopt=options.get("sslopt"), metrics=shared["metrics"])
+            options.get("rest_limit") or self.facts.limits.rest, headers=self.facts.rest_headers(),
+            proxy=options.get("proxy"), sslopt=options.get("sslopt"), metrics=shared["metrics"])
         self._settings = {**shared, **options, "rest": self.rest}
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
@@ -264,7 +264,7 @@ class StreamManager:
             # State changes wake no waiter, so look again after a moment in any case.
             seen = self.store.wait(seen, 0.1 if left is None else min(left, 0.1))
 
-    def rest(self, exchange: str) -> AbortableSession:
+    def rest(self, exchange: str) -> ExchangeSession:
         """A ready ``requests.Session`` for calls of your own to that exchange: its proxy and TLS, time-outs,
         rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler."""
         return self._group(exchange).rest.session()

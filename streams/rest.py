@@ -19,6 +19,7 @@ from .venue import RestRequest
 
 if TYPE_CHECKING:
     from .http import AbortableSession, Answer
+    from .restsession import ExchangeSession
 
 __all__ = ["Rest", "RestRefused"]
 
@@ -47,6 +48,7 @@ class Rest:
         exchange: For messages and metrics.
         base_url: Scheme, host, port.
         limit: ``(weight, seconds)``.
+        headers: Of every call: credentials.
         proxy, sslopt: As for a stream.
         metrics: Where requests are counted.
 
@@ -54,11 +56,13 @@ class Rest:
     """
 
     def __init__(
-        self, exchange: str, base_url: str, limit: tuple[int, float], *, proxy: str | None = None,
+        self, exchange: str, base_url: str, limit: tuple[int, float], *,
+        headers: Mapping[str, str] | None = None, proxy: str | None = None,
         sslopt: Mapping[str, Any] | None = None, metrics: Metrics | None = None,
     ) -> None:
         self.exchange = exchange
         self.base_url = base_url.rstrip("/")
+        self._headers = dict(headers or {})
         self._proxy = proxy
         self._sslopt = sslopt
         self._metrics = metrics or NoMetrics()
@@ -66,19 +70,34 @@ class Rest:
         self._turn = threading.Condition()
         self._not_before = 0.0              # monotonic: the server asked us to stay away until then
         self._closed = False
-        self._session: AbortableSession | None = None
+        self._session: ExchangeSession | None = None
+        self._fetcher: AbortableSession | None = None
         self._pool = Pool(WORKERS, f"streams-rest-{exchange}")
 
-    def session(self) -> AbortableSession:
-        """A ``requests.Session`` with this exchange's proxy, TLS and time-outs. Made when first asked
-        for: importing ``requests`` takes longer than all the rest of this package."""
+    def session(self) -> ExchangeSession:
+        """A ``requests.Session`` for users' own calls. Made when first asked for: importing ``requests``
+        takes longer than all the rest of this package."""
         with self._turn:
-            if self._closed:
-                raise TransportError(f"{self.exchange}: REST is closed")
+            self._check_open()
             if self._session is None:
-                from .http import AbortableSession
-                self._session = AbortableSession(proxy=self._proxy, sslopt=self._sslopt)
+                from .restsession import ExchangeSession
+                self._session = ExchangeSession(
+                    self.base_url, self._headers, lambda: self.wait_turn(1), proxy=self._proxy,
+                    sslopt=self._sslopt)
             return self._session
+
+    def _own(self) -> AbortableSession:
+        """The session of :meth:`get`."""
+        with self._turn:
+            self._check_open()
+            if self._fetcher is None:
+                from .http import AbortableSession
+                self._fetcher = AbortableSession(proxy=self._proxy, sslopt=self._sslopt)
+            return self._fetcher
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransportError(f"{self.exchange}: REST is closed")
 
     def fetch(self, request: RestRequest,
               done: Callable[[str, bytes | None, str, float], None]) -> None:
@@ -108,13 +127,13 @@ class Rest:
             TransportError: No answer; or this was closed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._wait_turn(request.weight, deadline)
+        self.wait_turn(request.weight, deadline)
         left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
         result = "failed"
         try:
-            answer = self.session().fetch(
+            answer = self._own().fetch(
                 "GET", self.base_url + request.path, params=dict(request.params),
-                headers=dict(request.headers), deadline=left)
+                headers=self._headers, deadline=left)
             result = str(answer.status)
         finally:
             self._metrics.inc("rest_requests", exchange=self.exchange, result=result)
@@ -126,13 +145,18 @@ class Rest:
         """End every call under way, at once; later ones raise."""
         with self._turn:
             self._closed = True
-            session, self._session = self._session, None
+            sessions = [session for session in (self._session, self._fetcher) if session is not None]
             self._turn.notify_all()
-        if session is not None:
+        for session in sessions:
             session.close()
         self._pool.close()
 
-    def _wait_turn(self, weight: int, deadline: float | None) -> None:
+    def wait_turn(self, weight: int, deadline: float | None = None) -> None:
+        """Wait until the venue's limit has room for a call of that weight, and take it.
+
+        Raises:
+            TransportError: There is none before ``deadline`` (monotonic seconds); or this was closed.
+        """
         with self._turn:
             while not self._closed:
                 now = time.monotonic()
@@ -143,7 +167,7 @@ class Rest:
                 if deadline is not None and now + wait > deadline:
                     raise TransportError(f"{self.exchange}: the REST limit leaves no room for {wait:.1f} s")
                 self._turn.wait(wait)
-        raise TransportError(f"{self.exchange}: REST is closed")
+            self._check_open()
 
     def _refused(self, request: RestRequest, answer: Answer) -> RestRefused:
         retry_after = answer.retry_after or 0.0

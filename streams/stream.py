@@ -100,7 +100,8 @@ class Stream(threading.Thread):
         complete_keys(kind, self._options)
         facts = self._facts = kind(**self._options)
         self._address = stream_address(facts, url)
-        check_encrypted(self._address, kind, bool(self._options["api_key"]))
+        for address in (self._address, rest_address(facts, rest_url)):
+            check_encrypted(address, kind, bool(self._options["api_key"]))
         self._headers = dict(headers or {})
         self._proxy, self._sslopt, self._connect_timeout = proxy, sslopt, connect_timeout
         self._stale_after = facts.limits.stale_after if stale_after is None else stale_after
@@ -172,8 +173,9 @@ class Stream(threading.Thread):
             self._poke.clear()
             if self._own_rest or self._rest is None:
                 address, limit = self._rest_settings
-                self._rest = Rest(self.exchange, address, limit, proxy=self._proxy, sslopt=self._sslopt,
-                                  metrics=self.metrics)
+                self._rest = Rest(
+                    self.exchange, address, limit, headers=self._facts.rest_headers(), proxy=self._proxy,
+                    sslopt=self._sslopt, metrics=self.metrics)
             if self._own_handlers:
                 self.handlers.open()
             self.lifecycle.set("connecting")

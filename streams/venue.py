@@ -237,7 +237,6 @@ class RestRequest:
     path: str
     params: Mapping[str, str | int] = field(default_factory=dict)
     weight: int = 1
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Venue:
@@ -419,6 +418,10 @@ class Venue:
         raise NotImplementedError
 
     # -- REST beside the stream -----------------------------------------------------------------
+
+    def rest_headers(self) -> Mapping[str, str]:
+        """Headers of every REST call: the credentials, where there are any."""
+        return {}
 
     def ticker_request(self, symbol: str) -> RestRequest | None:
         """The REST call that gives a ticker of ``symbol``, or None where there is none."""

@@ -306,10 +306,14 @@ class _Alpaca(TaggedVenue):
 
     # -- REST beside the stream -------------------------------------------------------------------
 
+    def rest_headers(self) -> Mapping[str, str]:
+        """See :meth:`Venue.rest_headers`."""
+        return self._credentials()
+
     def _rest(self, path: str, symbol: str, **params: str) -> RestRequest | None:
         if "*" in symbol:
             return None
-        return RestRequest(path, {"symbols": self.native(symbol), **params}, headers=self._credentials())
+        return RestRequest(path, {"symbols": self.native(symbol), **params})
 
 
 _SIDES: Mapping[str, Any] = {"B": "buy", "S": "sell"}

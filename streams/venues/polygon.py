@@ -328,8 +328,12 @@ class PolygonVenue(TaggedVenue):
 
     # -- REST beside the stream -------------------------------------------------------------------
 
+    def rest_headers(self) -> Mapping[str, str]:
+        """See :meth:`Venue.rest_headers`."""
+        return {"Authorization": f"Bearer {self._key}"}
+
     def _rest(self, path: str, **params: str) -> RestRequest:
-        return RestRequest(path, params, headers={"Authorization": f"Bearer {self._key}"})
+        return RestRequest(path, params)
 
     def _rest_symbol(self, symbol: str) -> str:
         """As REST writes it: ``X:BTCUSD``, ``C:EURUSD``; the others as they are."""

@@ -272,7 +272,7 @@ def test_no_wildcard_for_books() -> None:
 def test_rest_ticker_of_a_stock() -> None:
     venue = polygon(quote_lot=100)
     request = venue.ticker_request("AAPL")
-    assert request is not None and request.headers == {"Authorization": f"Bearer {KEY}"}
+    assert request is not None and venue.rest_headers() == {"Authorization": f"Bearer {KEY}"}
     assert request.path == "/v2/snapshot/locale/us/markets/stocks/tickers/AAPL"
     body = {"status": "OK", "ticker": {
         "day": {"c": 160.315, "h": 166.2, "l": 159.8, "o": 161.84, "v": 68840127, "vw": 162.7124},
