@@ -204,8 +204,8 @@ def test_rest_ticker_of_stocks() -> None:
     assert request == RestRequest(
         "/v2/stocks/snapshots",
         {"symbols": "AAPL", "feed": "sip"},
-        headers={"APCA-API-KEY-ID": "PK123", "APCA-API-SECRET-KEY": "shhh456"},
     )
+    assert venue.rest_headers() == {"APCA-API-KEY-ID": "PK123", "APCA-API-SECRET-KEY": "shhh456"}
     body = json.dumps({"AAPL": SNAPSHOT}).encode()
     assert venue.ticker_answer("aapl", body, NOW) == Ticker(
         exchange="alpaca",
