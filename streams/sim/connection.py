@@ -65,6 +65,7 @@ class Connection:
         self.trouble: Trouble | None = None
         self.planned: Fault | None = None
         self.handshake_seconds = 0.0
+        self._pinged_between = False
         self._closing_since: float | None = None
         self._lock = threading.Lock()
         self._timers: list[tuple[float, float | None, Callable[[], None]]] = []
@@ -84,17 +85,19 @@ class Connection:
             self.peer.queue(frame)
 
     def queue_message(self, opcode: int, payload: bytes) -> None:
-        """Queue one message, in fragments with a ping between them where that was asked for.
+        """Queue one message; in fragments, with a control frame between them, if so asked.
 
         Threads: any.
         """
         if not self.fragment or opcode >= frames.CLOSE:
             self.queue(frames.build(opcode, payload))
             return
-        for index, piece in enumerate(frames.build_fragments(opcode, payload, self.fragment)):
-            if index == 1:      # a control frame may come between two fragments
-                self.queue(frames.build(frames.PING, b"between"))
-            self.queue(piece)
+        pieces = list(frames.build_fragments(opcode, payload, self.fragment))
+        if len(pieces) > 1:     # control frames may come in between; one ping to answer will do
+            control = frames.PONG if self._pinged_between else frames.PING
+            self._pinged_between = True
+            pieces.insert(1, frames.build(control, b"between"))
+        self.queue(b"".join(pieces))    # at once: no other message may come in between
 
     def send(self, message: str | bytes) -> None:
         """Send one message now: str as text, bytes as binary.

@@ -142,15 +142,20 @@ class HuobiWire(Wire):
         elif topic not in conn.subscriptions:
             raise Refused(f"unsub with not subbed topic {topic}")
         with self.server.publishing:
-            self._send(conn, {"id": ident, "status": "ok", f"{verb}bed": topic, "ts": now})
+            self._queue(conn, {"id": ident, "status": "ok", f"{verb}bed": topic, "ts": now})
             if verb == "unsub":
                 self.server.unsubscribe(conn, topic)
             elif topic not in conn.subscriptions:
                 self.server.subscribe(conn, topic)
                 self.subscribed(conn, topic)
+        conn.peer.flush()       # so that who has the ack finds the subscription made
+
+    @staticmethod
+    def _queue(conn: Connection, value: dict[str, object]) -> None:
+        conn.queue_message(*pack(json.dumps(value, separators=(",", ":"))))
 
     def _send(self, conn: Connection, value: dict[str, object]) -> None:
-        conn.queue_message(*pack(json.dumps(value, separators=(",", ":"))))
+        self._queue(conn, value)
         conn.peer.flush()
 
     def _refuse(self, conn: Connection, ident: object, refusal: Refused) -> None:
