@@ -175,17 +175,17 @@ def test_a_second_connection_is_406_until_the_first_has_closed(sim: AlpacaSim) -
 
 def test_an_unclean_end_keeps_the_slot_for_a_while(start: Start) -> None:
     sim = start(slot_hold=0.3)
-    connect(sim).vanish()
+    client = connect(sim)
     vanished = time.monotonic()
+    client.vanish()
     assert sim.wait_for(lambda: not sim.connections, 5)
     with Client(sim.port, "/v2/iex") as client:
         client.one()
         client.send(AUTH)
         answer = client.one()
-        assert answer["code"] == 406
         while answer != AUTHENTICATED:
             assert answer["code"] == 406
-            assert time.monotonic() < vanished + 5
+            assert time.monotonic() < vanished + 10
             client.send(AUTH)
             answer = client.one()
         assert time.monotonic() >= vanished + 0.3
@@ -844,7 +844,7 @@ def test_the_rest_limit(start: Start) -> None:
 
 
 def test_slow_answers_and_how_many_at_once(start: Start) -> None:
-    sim = start(rest_delay=0.3)
+    sim = start(rest_delay=1.0)
     path = "/v2/stocks/trades/latest?symbols=AAPL"
     begun = time.monotonic()
     threads = [threading.Thread(target=get, args=(sim.port, path, HEADERS)) for _ in range(3)]
@@ -853,7 +853,7 @@ def test_slow_answers_and_how_many_at_once(start: Start) -> None:
     assert sim.wait_for(lambda: sim.in_flight == 3, 5)
     for thread in threads:
         thread.join(5)
-    assert time.monotonic() - begun >= 0.3
+    assert time.monotonic() - begun >= 1.0
     assert (sim.in_flight, sim.max_in_flight) == (0, 3)
     assert len(sim.requests) == 3
 

@@ -177,10 +177,14 @@ def test_confirmations_among_data(start: Start) -> None:
     with connect(sim) as client:
         client.send({"action": "subscribe", "params": "Q.*"})
         client.until(lambda seen: len(seen) > 20)
-        client.send({"action": "subscribe", "params": "T.AAPL"})
-        client.until(lambda seen: confirmed("T.AAPL")[0] in seen)
-        assert len(client.arrays[-1]) > 1
-        client.send({"action": "unsubscribe", "params": "T.AAPL,Q.*"})
+        deadline = time.monotonic() + 10
+        while not any({"Q", "status"} <= {m["ev"] for m in array} for array in client.arrays):
+            assert time.monotonic() < deadline
+            client.send({"action": "subscribe", "params": "T.AAPL"})
+            client.until(lambda seen: confirmed("T.AAPL")[0] in seen)
+            client.send({"action": "unsubscribe", "params": "T.AAPL"})
+            client.until(lambda seen: confirmed("T.AAPL", verb="unsubscribed")[0] in seen)
+        client.send({"action": "unsubscribe", "params": "Q.*"})
         client.until(lambda seen: confirmed("Q.*", verb="unsubscribed")[0] in seen)
 
 
@@ -547,7 +551,7 @@ def test_rest_errors(start: Start, path: str, headers: dict[str, str], status: i
 
 
 def test_slow_look_ups_a_limit_and_planned_faults(start: Start) -> None:
-    sim = start(rest_delay=0.2, rest_limit=(3, 60.0))
+    sim = start(rest_delay=1.0, rest_limit=(3, 60.0))
     path = f"/v3/reference/options/contracts/{CALL}"
     threads = [threading.Thread(target=get, args=(sim.port, path, KEY)) for _ in range(3)]
     for thread in threads:
