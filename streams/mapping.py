@@ -361,7 +361,7 @@ def is_true(value: Any) -> bool:
 
 def _float(value: Any, where: str, positive: bool) -> float:
     try:
-        number = float(value)
+        number = float(_plain(value))
     except (TypeError, ValueError):
         raise ValueError(f"{where}: {_shown(value)} is no number") from None
     if not (number > 0 if positive else number >= 0) or number == math.inf:
@@ -371,12 +371,19 @@ def _float(value: Any, where: str, positive: bool) -> float:
 
 def _decimal(value: Any, where: str, positive: bool) -> Decimal:
     try:
-        number = Decimal(repr(value) if isinstance(value, float) else value)
+        number = Decimal(repr(value) if isinstance(value, float) else _plain(value))
     except (TypeError, ValueError, InvalidOperation):
         raise ValueError(f"{where}: {_shown(value)} is no number") from None
     if not number.is_finite() or number < 0 or (positive and not number) or abs(number.adjusted()) > 300:
         raise ValueError(f"{where}: {_shown(value)} is impossible")
     return number
+
+
+def _plain(value: Any) -> Any:
+    """``value``, unless it is something that Python takes for a number, but nobody else."""
+    if isinstance(value, (bool, list)):
+        raise TypeError
+    return value
 
 
 def _int(value: Any, where: str) -> int:

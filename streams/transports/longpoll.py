@@ -224,7 +224,8 @@ class LongPollTransport(Transport):
         except TransportError:
             raise  # ours, from a send() of theirs
         except Exception as error:
-            log.exception("%s: the receiver failed, the conversation ends", urlsplit(self.target.url).hostname)
+            name = urlsplit(self.target.url).hostname
+            log.exception("%s: the receiver failed, the conversation ends", name)
             raise _ReceiverFailed from error
 
 
