@@ -79,6 +79,7 @@ class Feed:
         self.keepers: dict[Route, BookKeeper] = {}
         self.deferred: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.on_lost: Callable[[Route, str], None] = _ignore
+        self.on_live: Callable[[Route], None] = _ignore
         self.noted: list[tuple[Offer, Event]] = []
         self._wired = -1                # version of the handlers that the routes were wired for
 
@@ -212,8 +213,9 @@ class Feed:
         return applied
 
     def emit(self, channel: str, event: Event) -> None:
-        """Offer a rare event (a status, a gap) to whoever listens. Threads: any, holding no lock."""
-        for listener in self.handlers.listeners(f"{self.exchange}.{channel}.{event.symbol}"):
+        """Offer a rare event (a status, a gap) to whoever listens; what concerns the whole stream has
+        ``*`` for a symbol in its topic. Threads: any, holding no lock."""
+        for listener in self.handlers.listeners(f"{self.exchange}.{channel}.{event.symbol or '*'}"):
             listener.offer(event)
 
     def status_change(self, subject: str, status: str, *, symbol: str = "", previous: str = "",
@@ -245,6 +247,7 @@ class Feed:
         book = keeper.book
         if status == "live":
             self.store.orderbooks.setdefault(self.exchange, Table()).setdefault(book.symbol, book)
+            self.on_live(keeper.route)
         self.deferred.append((self._announce_book, (book.symbol, status, reason)))
 
     def _announce_book(self, symbol: str, status: str, reason: str) -> None:
@@ -276,5 +279,5 @@ def _offering(listeners: tuple[Listener, ...]) -> Offer:
     return offer
 
 
-def _ignore(route: Route, reason: str) -> None:
+def _ignore(route: Route, reason: str = "") -> None:
     """No connection, nothing to ask for a snapshot."""

@@ -38,6 +38,7 @@ class Conversation(Protocol):
     def send(self, frames: Iterable[bytes | str]) -> None: ...
     def may_send(self, now: float) -> bool: ...
     def post(self, call: Callable[[], None]) -> None: ...
+    def wake(self) -> None: ...
     def answered(self, route: Route, body: bytes) -> None: ...
     def record_http(self, url: str, body: bytes) -> None: ...
 
@@ -64,12 +65,15 @@ class Refresher:
         self._wishes: dict[Route, _Wish] = {}
         self._checked: dict[Route, float] = {}      # quiet books: when to suspect them again
         feed.on_lost = self.lost
+        feed.on_live = self.live
 
     def ask(self, route: Route, now: float) -> None:
         """``route`` was (re)subscribed: its book needs a snapshot, if the venue gives them on request."""
         keeper = self._feed.keepers.get(route)
-        if keeper is not None and keeper.sends_deltas and self._venue.refresh(route) is not None:
-            self._wishes[route] = _Wish(now)
+        if keeper is None or keeper.ready or not keeper.sends_deltas or self._venue.refresh(route) is None:
+            return
+        self._wishes[route] = _Wish(now)
+        self._session.wake()
 
     def lost(self, route: Route, reason: str) -> None:
         """A book can not go on, or the snapshot that came was of no use: a new one is needed."""
@@ -78,8 +82,13 @@ class Refresher:
         if wish is None:
             wish = self._wishes[route] = _Wish(now)
             self._feed.count("resyncs")
+            self._session.wake()
         elif wish.asked:
             self._later(wish, now)
+
+    def live(self, route: Route) -> None:
+        """The wish has come true; if the book is lost again, in the same breath even, that is a new one."""
+        self._wishes.pop(route, None)
 
     def silent(self, route: Route, now: float, reason: str) -> None:
         """A live feed has said nothing for long. It may be quiet, or forgotten by the venue: mark
@@ -98,12 +107,9 @@ class Refresher:
         self._checked.pop(route, None)
 
     def tick(self, now: float) -> None:
-        """Ask for what is due; drop the wishes that have come true."""
+        """Ask for what is due."""
         for route, wish in list(self._wishes.items()):
-            keeper = self._feed.keepers.get(route)
-            if keeper is None or keeper.ready:
-                del self._wishes[route]
-            elif wish.due <= now and self._session.may_send(now):
+            if wish.due <= now and self._session.may_send(now):
                 self._ask_now(route, wish, now)
 
     def pause(self, now: float) -> float:

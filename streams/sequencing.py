@@ -192,6 +192,8 @@ class BookKeeper:
     def snapshot(self, snapshot: BookSnapshot) -> None:
         """Take a whole book. One that is older than the updates held is refused, and another asked
         for; otherwise the book is live, with all updates held since applied."""
+        if self.book.status == "live" and self._rule.sequenced and snapshot.last <= self.book.last:
+            return                              # a second answer, overtaken: the book is further on
         first = next((d for d in self._held if d.last > snapshot.last), None)
         if (first is not None and self._rule.sequenced
                 and not self._rule.bridges(first.link, first.last, snapshot.last)):
