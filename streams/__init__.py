@@ -35,16 +35,16 @@ from .stream import Stream
 if TYPE_CHECKING:
     from .exchanges import (
         EXCHANGES, Alpaca, AlpacaCrypto, AlpacaOptions, Binance, BinanceFutures, Huobi, LongPollJson,
-        LongPollXml, NasdaqItch, Polygon,
+        LongPollXml, NasdaqItch, Polygon, Redis,
     )
 
 __all__ = [
     "Alpaca", "AlpacaCrypto", "AlpacaOptions", "AuthenticationFailed", "Bar", "Binance", "BinanceFutures",
     "BookUpdate", "BookView", "ConfigurationError", "EXCHANGES", "Event", "Gap", "Huobi", "Imbalance",
     "LongPollJson", "LongPollXml", "MarketStatus", "MissingDependency", "NasdaqItch", "News", "NoData",
-    "NotReady", "OrderBook", "Polygon", "PriceBand", "Quote", "StaleData", "StatusChange", "StopTimeout",
-    "Store", "Stream", "StreamManager", "StreamsError", "SubscriptionRefused", "Ticker", "Trade",
-    "TradeCorrection", "TransportError", "Value",
+    "NotReady", "OrderBook", "Polygon", "PriceBand", "Quote", "Redis", "StaleData", "StatusChange",
+    "StopTimeout", "Store", "Stream", "StreamManager", "StreamsError", "SubscriptionRefused", "Ticker",
+    "Trade", "TradeCorrection", "TransportError", "Value",
 ]
 
 

@@ -16,10 +16,11 @@ from .venues.htx import HuobiVenue
 from .venues.itch import NasdaqItch as NasdaqItchVenue
 from .venues.longpoll import LongPollJsonVenue, LongPollXmlVenue
 from .venues.polygon import PolygonVenue
+from .venues.redis import RedisVenue
 
 __all__ = [
     "Alpaca", "AlpacaCrypto", "AlpacaOptions", "Binance", "BinanceFutures", "EXCHANGES", "Huobi",
-    "LongPollJson", "LongPollXml", "NasdaqItch", "Polygon", "exchange",
+    "LongPollJson", "LongPollXml", "NasdaqItch", "Polygon", "Redis", "exchange",
 ]
 
 
@@ -83,10 +84,16 @@ class LongPollJson(Stream):
     venue: ClassVar[type[Venue]] = LongPollJsonVenue
 
 
+class Redis(Stream):
+    """What somebody publishes on Redis channels. See :class:`Stream`, and :mod:`streams.venues.redis`."""
+
+    venue: ClassVar[type[Venue]] = RedisVenue
+
+
 EXCHANGES: dict[str, type[Stream]] = {
     name: kind
     for kind in (Binance, BinanceFutures, Huobi, Alpaca, AlpacaCrypto, AlpacaOptions, Polygon, NasdaqItch,
-                 LongPollXml, LongPollJson)
+                 LongPollXml, LongPollJson, Redis)
     for name in (kind.venue.name, *kind.venue.aliases)
 }
 

@@ -10,8 +10,8 @@ import pytest
 
 from streams.errors import AuthenticationFailed, ConfigurationError
 from streams.events import Bar, BookUpdate, Quote, Ticker, Trade
+from streams.exchanges import Redis
 from streams.pubsub import Kind, pack, parse_command
-from streams.stream import Stream
 from streams.venue import (
     Acked, BookSnapshot, Failed, Malformed, Notice, Ready, Refused, Unsubscribed,
 )
@@ -205,10 +205,6 @@ def test_mistakes_are_named(options, about):
 # -- a stream, on a real server --------------------------------------------------------------------
 
 
-class RedisStream(Stream):
-    venue = RedisVenue
-
-
 def book_message(sequence, bids, asks, snapshot=False):
     return msgspec.json.encode(BookUpdate(
         exchange="x", symbol="A-B", bids=bids, asks=asks, sequence=sequence, snapshot=snapshot))
@@ -219,7 +215,7 @@ def subscribers(client, name):
 
 
 def test_a_stream_follows_a_publisher_through_a_restart_of_the_server(redis_server):
-    stream = RedisStream(["A-B"], ["book", "trades"], url=redis_server.url)
+    stream = Redis(["A-B"], ["book", "trades"], url=redis_server.url)
     stream.start()
     try:
         for life in range(2):
