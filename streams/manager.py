@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .book import BookView
 from .errors import ConfigurationError, NotReady, StopTimeout
+from .events import Ticker
+from .fallback import Fallback, Provider
 from .handlers import Handlers
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
@@ -18,6 +21,7 @@ from .rest import Rest
 from .settings import names, rest_address
 from .store import Store
 from .stream import Stream
+from .venue import Venue
 
 if TYPE_CHECKING:
     from .restsession import ExchangeSession
@@ -33,6 +37,13 @@ def stream_class(exchange: str) -> type[Stream]:
     """The stream class of an exchange by its name or alias. Raises ConfigurationError."""
     from .exchanges import exchange as find         # all venues: imported when first needed
     return find(exchange)
+
+
+def _not_on_a_stream(what: str) -> None:
+    if isinstance(threading.current_thread(), Stream):
+        raise ConfigurationError(
+            f"{what}() may wait for the network, and this is a stream's own thread: use submit(), or a"
+            " handler with another policy than 'inline'")
 
 
 class _Group:
@@ -121,17 +132,23 @@ class StreamManager:
         store: Where data goes; a new one when None.
         metrics: See :mod:`streams.metrics`.
         workers: Threads for :meth:`submit`.
+        providers, ttl, max_jump, window: Of :meth:`ticker` and :meth:`orderbook`, see
+            :class:`streams.fallback.Fallback`.
         options: Options of every stream (``proxy``, ``number``, ``recorder``, ...).
 
     Threads: any, for everything.
     """
 
     def __init__(self, *, store: Store | None = None, metrics: Metrics | None = None, workers: int = 4,
-                 **options: Any) -> None:
+                 providers: Sequence[str | Provider] = ("rest",), ttl: Mapping[str, float] | None = None,
+                 max_jump: float = 20.0, window: float = 60.0, **options: Any) -> None:
         self.store = store if store is not None else Store()
         self.metrics = metrics or NoMetrics()
         self.handlers = Handlers(self.metrics)
+        self.fallback = Fallback(self.store, self._rest_side, self.metrics, providers=providers, ttl=ttl,
+                                 max_jump=max_jump, window=window)
         self._options = options
+        self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that were not started
         self._groups: dict[str, _Group] = {}
         self._lock = threading.RLock()
         self._workers = workers
@@ -196,6 +213,10 @@ class StreamManager:
         for group in groups:
             group.rest.close()
         if exchange is None:
+            with self._lock:
+                sides, self._sides = self._sides, {}
+            for _, rest in sides.values():
+                rest.close()
             self.handlers.close(max(deadline - time.monotonic(), 0.0))
             with self._lock:
                 pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
@@ -264,10 +285,40 @@ class StreamManager:
             # State changes wake no waiter, so look again after a moment in any case.
             seen = self.store.wait(seen, 0.1 if left is None else min(left, 0.1))
 
+    def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
+        """A fresh ticker: the stream's, else by REST, else from the next provider; ``.source`` says
+        which, ``.age`` how old it is. May block on the network, so not from an ``inline`` handler.
+
+        Args:
+            max_age: Seconds; None: the ttl of tickers.
+
+        Raises:
+            StaleData: Nobody has a fresh and plausible one; the message says what each had.
+        """
+        _not_on_a_stream("ticker")
+        return self.fallback.ticker(exchange, symbol, max_age)
+
+    def orderbook(self, exchange: str, symbol: str, max_age: float | None = None) -> BookView:
+        """A fresh order book, likewise."""
+        _not_on_a_stream("orderbook")
+        return self.fallback.orderbook(exchange, symbol, max_age)
+
     def rest(self, exchange: str) -> ExchangeSession:
         """A ready ``requests.Session`` for calls of your own to that exchange: its proxy and TLS, time-outs,
         rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler."""
-        return self._group(exchange).rest.session()
+        return self._rest_side(exchange)[1].session()
+
+    def _rest_side(self, exchange: str) -> tuple[Venue, Rest]:
+        """Venue and REST client of an exchange, whether its streams were started or not."""
+        kind = stream_class(exchange)
+        name = kind.venue.name
+        with self._lock:
+            if name in self._groups:
+                return self._groups[name].facts, self._groups[name].rest
+            if name not in self._sides:
+                group = _Group(kind, self._options, {"metrics": self.metrics})
+                self._sides[name] = group.facts, group.rest
+            return self._sides[name]
 
     # -- handlers and workers -----------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ METRICS: Mapping[str, Metric] = {
     "last_message_age_seconds": Metric("gauge", _STREAM, "Seconds since the last message."),
     "state": Metric("gauge", (*_STREAM, "state"), "1 for the state a stream is in, 0 for the others."),
     "rest_requests": Metric("counter", ("exchange", "result"), "REST requests, by how they ended."),
+    "implausible": Metric("counter", ("exchange",), "Values refused because they can not be true."),
     "drops": Metric("counter", ("handler",), "Events a handler was too slow for."),
     "handler_errors": Metric("counter", ("handler",), "Exceptions raised by a handler."),
     "handler_seconds": Metric("counter", ("handler",), "Seconds spent in a handler."),

@@ -1,13 +1,13 @@
-"""``Stream``: one exchange, one connection at a time, one thread.
+"""``Stream``: one exchange, one connection at a time, one thread; what users call.
 
-The thread connects, lets a :class:`~streams.session.Session` run until its connection ends, marks
-what depended on it, waits as long as it should, and connects again; for ever, until it is stopped
-or the venue says that it is pointless.
+What the thread does is in :mod:`streams.connector` (connection after connection) and
+:mod:`streams.session` (one of them).
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import os
 import threading
@@ -17,17 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .backoff import Backoff, RollingWindow
-from .errors import AuthenticationFailed, ConfigurationError, ConnectFailed
+from .backoff import Backoff
+from .connector import Connector, Way
+from .errors import ConfigurationError
 from .feed import Feed
 from .handlers import Handlers
 from .lifecycle import Lifecycle, at_exit
 from .metrics import Metrics, NoMetrics
+from .refresh import RestSource
 from .rest import Rest
-from .session import Recording, Session, Verdict
+from .session import Recording
 from .settings import check_encrypted, complete_keys, names, rest_address, stream_address
 from .store import Store
-from .transports import Closed, Target, Transport, open_transport
 from .venue import Route, Venue
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ __all__ = ["Stream"]
 log = logging.getLogger("streams.stream")
 
 POLITE = 0.6        # seconds a polite close may take before stop() ends the conversation by force
-MAX_WAIT = 60.0     # longest uninterrupted look at a schedule, seconds
 
 
 class Stream(threading.Thread):
@@ -76,7 +76,6 @@ class Stream(threading.Thread):
     """
 
     venue: ClassVar[type[Venue]]
-    count: ClassVar[int] = 0
 
     def __init__(
         self, symbols: Sequence[str] | str, channels: Sequence[str] | str = ("book",), *,
@@ -102,31 +101,24 @@ class Stream(threading.Thread):
         self._address = stream_address(facts, url)
         for address in (self._address, rest_address(facts, rest_url)):
             check_encrypted(address, kind, bool(self._options["api_key"]))
-        self._headers = dict(headers or {})
-        self._proxy, self._sslopt, self._connect_timeout = proxy, sslopt, connect_timeout
-        self._stale_after = facts.limits.stale_after if stale_after is None else stale_after
-        self._recorder = recorder
-        self._schedule = schedule
-        self._backoff = backoff or Backoff()
-        self._connects = RollingWindow(*facts.limits.connects)
+        playback = None
+        if self._address.startswith("replay:"):
+            from .transports.replay import Playback
+            playback = Playback(self._address)
         self._own_handlers = handlers is None
         self.metrics = metrics or NoMetrics()
         self.handlers = handlers if handlers is not None else Handlers(self.metrics)
         self.store = store if store is not None else Store()
-        type(self).count += 1
-        self._title = f"streams-{facts.name}-{type(self).count}"
+        self._title = f"streams-{facts.name}-{next(_NUMBERS)}"
         self.feed = Feed(facts.name, self._title, facts, self.store, self.handlers, self.metrics)
-        self._own_rest = rest is None
-        self._rest = rest
-        self._rest_settings = (rest_address(facts, rest_url), rest_limit or facts.limits.rest)
-        self._previous: Venue | None = None
-        self._session: Session | None = None
-        self._transport: Transport | None = None
-        self._control = threading.Lock()        # over the three below, and over who reconciles routes
-        self._poke = threading.Event()          # the thread should look again at what is wanted of it
-        self._ending = False
-        self._pausing = False
         self.lifecycle = Lifecycle(self._announce)
+        self._way = Way(
+            lambda: kind(**self._options), self._address, dict(headers or {}), proxy, sslopt, connect_timeout,
+            facts.limits.stale_after if stale_after is None else stale_after, recorder, schedule,
+            backoff or Backoff(), bool(self._options["api_key"]), playback)
+        self._connector = Connector(self.feed, self._way, self.lifecycle)
+        self._given_rest = rest
+        self._rest_address = rest_address(facts, rest_url), rest_limit or facts.limits.rest
         super().__init__(name=self._title, daemon=True)
         self._channels = names("channels", channels)
         self.subscribe(symbols, self._channels)
@@ -163,19 +155,13 @@ class Stream(threading.Thread):
         Raises:
             ConfigurationError: It is running.
         """
-        with self._control:
+        with self._connector.control:
             if self.is_alive():
                 raise ConfigurationError(f"{self._title} is running already; stop() it first")
             if self.lifecycle.state != "new":
                 # A thread object runs once; made anew, the same object may run again.
                 super().__init__(name=self._title, daemon=True)
-            self._ending = False
-            self._poke.clear()
-            if self._own_rest or self._rest is None:
-                address, limit = self._rest_settings
-                self._rest = Rest(
-                    self.exchange, address, limit, headers=self._facts.rest_headers(), proxy=self._proxy,
-                    sslopt=self._sslopt, metrics=self.metrics)
+            self._connector.begin()
             if self._own_handlers:
                 self.handlers.open()
             self.lifecycle.set("connecting")
@@ -207,7 +193,7 @@ class Stream(threading.Thread):
                 self.join(max(deadline - time.monotonic(), 0.0))
         if self.is_alive():
             return False
-        with self._control:
+        with self._connector.control:
             if self.lifecycle.state == "new":
                 self.lifecycle.set("stopped")
         if self._own_handlers:
@@ -216,37 +202,22 @@ class Stream(threading.Thread):
 
     def ask_to_stop(self) -> None:
         """The first half of :meth:`stop`: asks, and waits for nothing."""
-        with self._control:
-            self._ending = True
-            session = self._session
-        self._poke.set()
-        if session is not None:
-            session.finish()
+        self._connector.end()
 
     def abort(self) -> None:
         """End the present connection by force, whatever it is doing. Never blocks."""
-        with self._control:
-            transport = self._transport
         if self.ident is not None:
             self.handlers.unblock(self.ident)
-        if transport is not None:
-            transport.abort()
+        self._connector.abort()
 
     def pause(self) -> None:
         """Close the connection and stay away until :meth:`resume`. What is subscribed stays so; data
         stays readable, marked ``stale``."""
-        with self._control:
-            self._pausing = True
-            session = self._session
-        self._poke.set()
-        if session is not None:
-            session.finish()
+        self._connector.pause()
 
     def resume(self) -> None:
         """Connect again after :meth:`pause`."""
-        with self._control:
-            self._pausing = False
-        self._poke.set()
+        self._connector.resume()
 
     def subscribe(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None = None) -> None:
         """Want more: applied now when connected, at the next connect otherwise.
@@ -292,7 +263,7 @@ class Stream(threading.Thread):
 
     def status(self) -> dict[str, Any]:
         """How it is: state, counters, subscriptions. For people and for polling; a copy."""
-        session = self._session
+        session = self._connector.session
         last = session.last_data if session is not None and session.last_data else None
         return {
             "name": self._title,
@@ -350,149 +321,38 @@ class Stream(threading.Thread):
 
     def _changed(self) -> None:
         """What is wanted has changed: have somebody act on it."""
-        with self._control:
-            session = self._session
-            if session is None and not self.is_alive():
-                self.feed.rewire()
-                self.feed.reconcile()
-        self._poke.set()
-        if session is not None:
-            session.wake()
-
-    # -- the thread --------------------------------------------------------------------------------
+        self._connector.changed(self.is_alive())
 
     def run(self) -> None:
-        """Connect, converse, wait, for ever. Called by the thread itself."""
-        failed = False
+        """The thread's work. Called by the thread itself."""
+        rest, own = self._rest_source()
+        failed = True
         try:
-            while not self._ending:
-                if self._stay_away():
-                    continue
-                delay = self._converse()
-                if delay is None:
-                    failed = True
-                    break
-                self._back_off(delay)
+            failed = not self._connector.run(rest)
         except Exception as error:                  # a mistake of ours: say so, do not vanish
             log.exception("%s: the stream ends", self._title)
             self.lifecycle.last_error = f"{type(error).__name__}: {error}"
-            failed = True
         finally:
-            self.feed.mark("closed", "stopped" if not failed else self.lifecycle.last_error or "failed")
-            if self._own_rest and self._rest is not None:
-                self._rest.close()
+            self.feed.mark("closed", self.lifecycle.last_error or "failed" if failed else "stopped")
+            if own is not None:
+                own.close()
+            self.handlers.reblock(threading.get_ident())
             _RUNNING.discard(self)
             self.lifecycle.set("failed" if failed else "stopped")
             self.feed.count("stops")
             self.store.notify()
 
-    def _stay_away(self) -> bool:
-        """Whether it is paused, by the user or the schedule; waits while it is."""
-        closed_until = None
-        if self._schedule is not None and not self._schedule.is_open(time.time_ns()):
-            closed_until = self._schedule.next_change(time.time_ns())
-        if not self._pausing and (self._schedule is None or self._schedule.is_open(time.time_ns())):
-            return False
-        self.lifecycle.set("paused", "" if self._pausing else "outside trading hours")
-        wait = MAX_WAIT
-        if closed_until is not None:
-            wait = min(wait, max((closed_until - time.time_ns()) / 1e9, 0.0))
-        self._wait(None if self._pausing else wait)
-        return True
-
-    def _wait(self, seconds: float | None) -> None:
-        """Wait, but not when somebody wants something."""
-        self._poke.wait(seconds)
-        self._poke.clear()
-        with self._control:
-            self.feed.rewire()
-            self.feed.reconcile()
-
-    def _back_off(self, delay: float) -> None:
-        now = time.monotonic()
-        delay = max(delay, self._connects.wait(now))
-        if delay <= 0 or self._ending or self._pausing:
-            return
-        self.lifecycle.set("backoff", f"next attempt in {delay:.2f} s")
-        until = now + delay
-        while not self._ending and not self._pausing and (left := until - time.monotonic()) > 0:
-            self._wait(left)
-
-    def _converse(self) -> float | None:
-        """One connection, from connecting to its end. Seconds to wait before the next; None: give up."""
-        venue = self.venue(**self._options)
-        if self._previous is not None:
-            venue.inherit(self._previous)
-        self._previous = venue
-        assert self._rest is not None
-        until = None if self._schedule is None else self._schedule.next_change(time.time_ns())
-        session = Session(
-            self.feed, venue, self._title, self._rest, stale_after=self._stale_after, until=until,
-            recorder=self._recorder, on_state=self._session_state)
-        transport = open_transport(self._destination(venue), session)
-        session.use(transport)
-        with self._control:
-            if self._ending or self._pausing:
-                return 0.0
-            self._session, self._transport = session, transport
-        self.lifecycle.set("connecting")
-        self._connects.spend(time.monotonic())
-        closed = transport.run()
-        with self._control:
-            self._session = self._transport = None
-        return self._judge(session, closed)
-
-    def _destination(self, venue: Venue) -> Target:
-        routes = self.feed.subscriptions.routes()
-        endpoint = venue.endpoint(routes[0].channel if routes else self._channels[0])
-        return Target(
-            url=venue.address(self._address, endpoint), headers={**self._headers, **venue.headers()},
-            options=venue.transport_options(), proxy=self._proxy, sslopt=self._sslopt,
-            connect_timeout=self._connect_timeout)
-
-    def _session_state(self, state: str, reason: str) -> None:
-        """The session has something to say about itself. Threads: this one."""
-        if state == "live":
-            self.lifecycle.set("live")
-            if self.feed.counters.connects > 1:
-                self.feed.count("reconnects")
-        else:
-            self.lifecycle.set(state, reason)
-
-    def _judge(self, session: Session, closed: Closed) -> float | None:
-        """What the end of a connection means: seconds to wait, or None to give up."""
-        verdict = session.verdict or self._verdict(closed)
-        reason = str(verdict.error) if verdict is not None else "closed"
-        self.feed.mark("stale", reason)
-        if self._recorder is not None and closed.opened:
-            self._recorder.closed(self._title, reason)
-        if verdict is None or self._ending or self._pausing:
-            return 0.0
-        if verdict.planned:
-            log.info("%s: replacing the connection: %s", self._title, reason)
-            return verdict.after
-        self.feed.count("errors")
-        self.lifecycle.last_error = reason
-        if verdict.fatal:
-            log.error("%s: gives up: %s", self._title, reason)
-            return None
-        lived = time.monotonic() - session.opened_at if closed.opened else 0.0
-        delay = max(self._backoff.next(lived), verdict.after)
-        log.log(logging.WARNING if self._backoff.failures <= 1 else logging.INFO,
-                "%s: %s; next attempt in %.2f s", self._title, reason, delay)
-        return delay
-
-    def _verdict(self, closed: Closed) -> Verdict | None:
-        """What the transport's own account of the end means."""
-        error = closed.error
-        if error is None:
-            return None
-        if isinstance(error, ConnectFailed):
-            if error.status == 401 or (error.status == 403 and self._options["api_key"]):
-                refused = AuthenticationFailed(f"{self.exchange} refused the credentials: {error}")
-                return Verdict(refused, fatal=True)
-            return Verdict(error, after=error.retry_after or 0.0)
-        return Verdict(error)
+    def _rest_source(self) -> tuple[RestSource, Rest | None]:
+        """Where snapshots come from, and what of it has to be closed afterwards."""
+        if self._way.playback is not None:
+            from .transports.replay import PlaybackRest
+            return PlaybackRest(self._way.playback), None
+        if self._given_rest is not None:
+            return self._given_rest, None
+        address, limit = self._rest_address
+        own = Rest(self.exchange, address, limit, headers=self._facts.rest_headers(), proxy=self._way.proxy,
+                   sslopt=self._way.sslopt, metrics=self.metrics)
+        return own, own
 
     def _announce(self, previous: str, state: str, reason: str) -> None:
         log.info("%s: %s%s", self._title, state, f" ({reason})" if reason else "")
@@ -503,6 +363,7 @@ class Stream(threading.Thread):
 
 _OF_VENUE = {"number", "depth", "api_key", "api_secret", "options"}
 _OF_STREAM = set(inspect.signature(Stream.__init__).parameters) - _OF_VENUE     # names of options
+_NUMBERS = itertools.count(1)
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 
 
@@ -510,9 +371,8 @@ def _forget_threads() -> None:
     """After a fork the child has no threads but its own: its copies of the streams are stopped."""
     for stream in list(_RUNNING):
         _RUNNING.discard(stream)
-        stream._control = threading.Lock()
-        stream._session = stream._transport = None
         stream.lifecycle = Lifecycle(stream._announce, "stopped")
+        stream._connector = Connector(stream.feed, stream._way, stream.lifecycle)
 
 
 at_exit(lambda: list(_RUNNING))

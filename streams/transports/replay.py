@@ -19,16 +19,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
 from ..playback import Record, read_recording
+from ..venue import RestRequest
 from .base import Closed, Receiver, Target, Transport, as_transport_error
 
-__all__ = ["Playback", "ReplayTransport"]
+__all__ = ["Playback", "PlaybackRest", "ReplayTransport"]
 
 _log = logging.getLogger("streams.transports")
 
@@ -184,6 +185,19 @@ class Playback:
         with self._lock:
             if number not in self._served:
                 self._passed[record.url] = number, record.data
+
+
+class PlaybackRest:
+    """REST out of a recording: what :class:`streams.rest.Rest` is to a live stream."""
+
+    def __init__(self, playback: Playback) -> None:
+        self._playback = playback
+
+    def fetch(self, request: RestRequest, done: Callable[[str, bytes | None, str, float], None]) -> None:
+        """See :class:`streams.refresh.RestSource`; answers at once, in the caller's thread."""
+        url = f"{request.path}?{urlencode(request.params)}"
+        body = self._playback.http(url)
+        done(url, body, "" if body is not None else "the recording has no such answer", 0.0)
 
 
 class ReplayTransport(Transport):

@@ -1,0 +1,259 @@
+"""Connecting, again and again: the loop inside a stream's thread.
+
+It connects, lets a :class:`~streams.session.Session` run until its connection ends, marks what
+depended on it, waits as long as it should, and connects again; for ever, until it is stopped or the
+venue says that it is pointless. What users ask for from outside (stop, pause, resume) are flags here,
+and a poke.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .backoff import Backoff, RollingWindow
+from .errors import AuthenticationFailed, ConnectFailed
+from .feed import Feed
+from .lifecycle import Lifecycle
+from .refresh import RestSource
+from .session import Recording, Session, Verdict
+from .transports import Closed, Target, Transport, open_transport
+from .venue import Venue
+
+if TYPE_CHECKING:
+    from .schedule import Schedule
+    from .transports.replay import Playback
+
+__all__ = ["Connector", "Way"]
+
+log = logging.getLogger("streams.stream")
+
+LONGEST_LOOK = 60.0     # seconds between two looks at a schedule: the wall clock may be set meanwhile
+
+
+@dataclass
+class Way:
+    """How to reach a venue; see the arguments of :class:`streams.Stream`.
+
+    Attributes:
+        make_venue: A fresh venue instance.
+        has_keys: Whether there are credentials that could be wrong.
+        playback: The recording to play instead of connecting anywhere, or None.
+    """
+
+    make_venue: Callable[[], Venue]
+    address: str
+    headers: Mapping[str, str]
+    proxy: str | None
+    sslopt: Mapping[str, Any] | None
+    connect_timeout: float
+    stale_after: float
+    recorder: Recording | None
+    schedule: Schedule | None
+    backoff: Backoff
+    has_keys: bool
+    playback: Playback | None
+
+
+class Connector:
+    """One stream's connections, one after the other.
+
+    Args:
+        feed: What outlives them.
+        way: Where to, and how.
+        lifecycle: The public state.
+
+    Attributes:
+        control: Held while session, transport and flags change, and while routes are reconciled by
+            anybody but the network thread of a session.
+    """
+
+    def __init__(self, feed: Feed, way: Way, lifecycle: Lifecycle) -> None:
+        self.feed = feed
+        self.way = way
+        self.lifecycle = lifecycle
+        self.control = threading.Lock()
+        self.session: Session | None = None
+        self._transport: Transport | None = None
+        self._previous: Venue | None = None
+        self._connects = RollingWindow(*feed.facts.limits.connects)
+        self._poke = threading.Event()          # the thread should look again at what is wanted of it
+        self._ending = False
+        self._pausing = False
+
+    # -- from outside: any thread -------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A new run is about to start. Threads: the one that starts it, holding ``control``."""
+        self._ending = False
+        self._poke.clear()
+
+    def end(self) -> None:
+        """Have :meth:`run` return soon."""
+        with self.control:
+            self._ending = True
+        self._finish()
+
+    def pause(self) -> None:
+        """Close the connection, and stay away until :meth:`resume`."""
+        with self.control:
+            self._pausing = True
+        self._finish()
+
+    def resume(self) -> None:
+        """The opposite of :meth:`pause`."""
+        with self.control:
+            self._pausing = False
+        self._poke.set()
+
+    def _finish(self) -> None:
+        self._poke.set()
+        session = self.session
+        if session is not None:
+            session.finish()
+
+    def abort(self) -> None:
+        """End the present connection by force, whatever it is doing. Never blocks."""
+        with self.control:
+            transport = self._transport
+        if transport is not None:
+            transport.abort()
+
+    def changed(self, running: bool) -> None:
+        """Routes or handlers have changed: have somebody act on it, the caller if nothing runs."""
+        with self.control:
+            session = self.session
+            if session is None and not running:
+                self.feed.rewire()
+                self.feed.reconcile()
+        self._poke.set()
+        if session is not None:
+            session.wake()
+
+    # -- the stream's thread ------------------------------------------------------------------------
+
+    def run(self, rest: RestSource) -> bool:
+        """Connect, converse, wait, until :meth:`end`. False when it gave up."""
+        while not self._ending:
+            if self._stay_away():
+                continue
+            delay = self._converse(rest)
+            if delay is None:
+                return False
+            if self.way.playback is not None and self.way.playback.finished:
+                return True
+            self._back_off(delay)
+        return True
+
+    def _stay_away(self) -> bool:
+        """Whether it is paused, by the user or the schedule; waits while it is."""
+        schedule, now = self.way.schedule, time.time_ns()
+        if self._pausing:
+            self.lifecycle.set("paused")
+            self._wait(None)
+            return True
+        if schedule is None or schedule.is_open(now):
+            return False
+        self.lifecycle.set("paused", "outside trading hours")
+        opens = schedule.next_change(now)
+        wait = LONGEST_LOOK if opens is None else min((opens - now) / 1e9, LONGEST_LOOK)
+        self._wait(max(wait, 0.0))
+        return True
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait, but not when somebody wants something."""
+        self._poke.wait(seconds)
+        self._poke.clear()
+        with self.control:
+            self.feed.rewire()
+            self.feed.reconcile()
+
+    def _back_off(self, delay: float) -> None:
+        now = time.monotonic()
+        delay = max(delay, self._connects.wait(now))
+        if delay <= 0 or self._ending or self._pausing:
+            return
+        self.lifecycle.set("backoff", f"next attempt in {delay:.2f} s")
+        until = now + delay
+        while not self._ending and not self._pausing and (left := until - time.monotonic()) > 0:
+            self._wait(left)
+
+    def _converse(self, rest: RestSource) -> float | None:
+        """One connection, from connecting to its end. Seconds to wait before the next; None: give up."""
+        way = self.way
+        venue = way.make_venue()
+        if self._previous is not None:
+            venue.inherit(self._previous)
+        self._previous = venue
+        until = None if way.schedule is None else way.schedule.next_change(time.time_ns())
+        session = Session(
+            self.feed, venue, self.feed.name, rest, stale_after=way.stale_after, until=until,
+            recorder=way.recorder, on_state=self._on_state)
+        transport = open_transport(self._target(venue), session)
+        session.use(transport)
+        with self.control:
+            if self._ending or self._pausing:
+                return 0.0
+            self.session, self._transport = session, transport
+        self.lifecycle.set("connecting")
+        self._connects.spend(time.monotonic())
+        closed = transport.run()
+        with self.control:
+            self.session = self._transport = None
+        return self._judge(session, closed)
+
+    def _target(self, venue: Venue) -> Target:
+        way = self.way
+        if way.playback is not None:
+            return Target(url=way.address, options={"playback": way.playback})
+        routes = self.feed.subscriptions.routes()
+        endpoint = venue.endpoint(routes[0].channel if routes else venue.channels[0])
+        return Target(
+            url=venue.address(way.address, endpoint), headers={**way.headers, **venue.headers()},
+            options=venue.transport_options(), proxy=way.proxy, sslopt=way.sslopt,
+            connect_timeout=way.connect_timeout)
+
+    def _on_state(self, state: str, reason: str) -> None:
+        """The session has something to say about itself."""
+        self.lifecycle.set(state, reason)
+        if state == "live" and self.feed.counters.connects > 1:
+            self.feed.count("reconnects")
+
+    def _judge(self, session: Session, closed: Closed) -> float | None:
+        """What the end of a connection means: seconds to wait, or None to give up."""
+        verdict = session.verdict or self._verdict(closed)
+        reason = str(verdict.error) if verdict is not None else "closed"
+        self.feed.mark("stale", reason)
+        if self.way.recorder is not None and closed.opened:
+            self.way.recorder.closed(self.feed.name, reason)
+        if verdict is None or self._ending or self._pausing:
+            return 0.0
+        if verdict.planned:
+            log.info("%s: replacing the connection: %s", self.feed.name, reason)
+            return verdict.after
+        self.feed.count("errors")
+        self.lifecycle.last_error = reason
+        if verdict.fatal:
+            log.error("%s: gives up: %s", self.feed.name, reason)
+            return None
+        lived = time.monotonic() - session.opened_at if closed.opened else 0.0
+        delay = max(self.way.backoff.next(lived), verdict.after)
+        log.log(logging.WARNING if self.way.backoff.failures <= 1 else logging.INFO,
+                "%s: %s; next attempt in %.2f s", self.feed.name, reason, delay)
+        return delay
+
+    def _verdict(self, closed: Closed) -> Verdict | None:
+        """What the transport's own account of the end means."""
+        error = closed.error
+        if error is None:
+            return None
+        if isinstance(error, ConnectFailed):
+            if error.status == 401 or (error.status == 403 and self.way.has_keys):
+                refused = AuthenticationFailed(f"{self.feed.exchange} refused the credentials: {error}")
+                return Verdict(refused, fatal=True)
+            return Verdict(error, after=error.retry_after or 0.0)
+        return Verdict(error)

@@ -1,0 +1,257 @@
+"""Fresh data or none: the stream's while it is fresh, else by REST, else from the next provider.
+
+Everything that is handed out has been looked at: values that are not positive, a bid above the
+ask, a price far from those of the last minute are refused, counted, and the next source is asked.
+Threads: any, for everything; calls may block on the network, so never from a stream's own thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from decimal import Decimal
+from typing import Any, TypeVar, Union
+
+import msgspec
+
+from .book import BookView
+from .errors import ConfigurationError, NoData, StaleData, StreamsError
+from .events import Number, Ticker
+from .metrics import Metrics
+from .rest import Rest
+from .store import Store
+from .venue import Venue
+
+__all__ = ["DEFAULT_TTL", "Fallback", "Provider"]
+
+Answer = Union[Ticker, BookView]
+Provider = Callable[[str, str], Union[Ticker, BookView, Number, None]]
+A = TypeVar("A", Ticker, BookView)
+
+DEFAULT_TTL = {"ticker": 10.0, "book": 5.0}     # seconds
+REST_PATIENCE = 5.0                             # seconds one REST call may take, waiting included
+SETTLED = 2.0           # seconds the stream must have been fresh again before it is relied on anew
+
+
+class _Key:
+    """What is remembered of one kind of data of one symbol."""
+
+    __slots__ = ("cached", "cached_at", "pending", "fell_back", "fresh_since", "prices")
+
+    def __init__(self) -> None:
+        self.cached: Any = None             # the last answer that did not come from the stream
+        self.cached_at = 0.0                # monotonic
+        self.pending: Future[Any] | None = None
+        self.fell_back = False              # the stream was not fresh when last asked
+        self.fresh_since: float | None = None
+        self.prices: deque[tuple[float, float]] = deque(maxlen=100)     # (when, price) of good answers
+
+
+class Fallback:
+    """Answers for :meth:`StreamManager.ticker` and :meth:`StreamManager.orderbook`.
+
+    Args:
+        store: Of the streams.
+        side: Gives ``(venue, rest)`` of an exchange.
+        metrics: Where refused values are counted.
+        providers: In order of preference, after the stream: ``"rest"``, or callables
+            ``(exchange, symbol) -> Ticker | BookView | number | None``.
+        ttl: Seconds data counts as fresh, per ``ticker`` and ``book``.
+        max_jump: Largest believable change, in per cent, against the median price of the last ``window``
+            seconds.
+    """
+
+    def __init__(
+        self, store: Store, side: Callable[[str], tuple[Venue, Rest]], metrics: Metrics, *,
+        providers: Sequence[str | Provider] = ("rest",), ttl: Mapping[str, float] | None = None,
+        max_jump: float = 20.0, window: float = 60.0,
+    ) -> None:
+        unknown = sorted(set(ttl or ()) - set(DEFAULT_TTL))
+        if unknown:
+            raise ConfigurationError(f"ttl has no {unknown[0]!r}; it has: {', '.join(DEFAULT_TTL)}")
+        for provider in providers:
+            if provider != "rest" and not callable(provider):
+                raise ConfigurationError(f"provider {provider!r}: give 'rest' or a callable")
+        if not max_jump > 0 or not window > 0:
+            raise ConfigurationError("max_jump (per cent) and window (seconds) must be more than 0")
+        self.refused = 0
+        self._store = store
+        self._side = side
+        self._metrics = metrics
+        self._providers = tuple(providers)
+        self._ttl = {**DEFAULT_TTL, **(ttl or {})}
+        self._max_jump = max_jump
+        self._window = window
+        self._keys: dict[tuple[str, str, str], _Key] = {}
+        self._lock = threading.Lock()
+
+    def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
+        """A ticker no older than ``max_age`` seconds (None: the ttl).
+
+        Raises:
+            StaleData: No source has a fresh and plausible one; the message says what each had.
+        """
+        return self._get("ticker", exchange, symbol, max_age, self._store.ticker, self._rest_ticker, Ticker)
+
+    def orderbook(self, exchange: str, symbol: str, max_age: float | None = None) -> BookView:
+        """An order book, likewise."""
+        return self._get("book", exchange, symbol, max_age, self._store.orderbook, self._rest_book, BookView)
+
+    # -- which source ---------------------------------------------------------------------------
+
+    def _get(self, kind: str, exchange: str, symbol: str, max_age: float | None,
+             read: Callable[[str, str, float], A], rest: Callable[[str, str], A], shape: type[A]) -> A:
+        age = self._ttl[kind] if max_age is None else max_age
+        if not age > 0:
+            raise ConfigurationError(f"max_age={max_age!r}: it must be more than 0 seconds")
+        with self._lock:
+            key = self._keys.setdefault((kind, exchange, symbol), _Key())
+        streamed: A | None = None
+        why: list[str] = []
+        try:
+            streamed = self._believable(key, read(exchange, symbol, age), exchange)
+        except StreamsError as error:
+            why.append(f"stream: {error}")
+        if self._rely_on_stream(key, streamed is not None):
+            assert streamed is not None
+            return streamed
+        answer = self._cached(key, age, shape) or self._ask_once(key, exchange, symbol, rest, shape, why)
+        if answer is not None:
+            return answer
+        if streamed is not None:
+            return streamed                     # not settled yet, but better than nothing
+        raise StaleData(f"{exchange} {symbol}: no fresh {kind}; {'; '.join(why)}")
+
+    def _rely_on_stream(self, key: _Key, fresh: bool) -> bool:
+        """Whether the stream answers; after a fall-back only once it has been fresh for a while."""
+        now = time.monotonic()
+        with self._lock:
+            if not fresh:
+                key.fell_back, key.fresh_since = True, None
+                return False
+            if not key.fell_back:
+                return True
+            key.fresh_since = now if key.fresh_since is None else key.fresh_since
+            if now - key.fresh_since < SETTLED:
+                return False
+            key.fell_back = False
+            return True
+
+    def _cached(self, key: _Key, age: float, shape: type[A]) -> A | None:
+        with self._lock:
+            fresh = key.cached is not None and time.monotonic() - key.cached_at <= age
+            return key.cached if fresh and isinstance(key.cached, shape) else None
+
+    def _ask_once(self, key: _Key, exchange: str, symbol: str, rest: Callable[[str, str], A],
+                  shape: type[A], why: list[str]) -> A | None:
+        """Ask the providers; those who come meanwhile wait for the same answer."""
+        with self._lock:
+            pending = key.pending
+            mine = pending is None
+            if pending is None:
+                pending = key.pending = Future()
+        if not mine:
+            answer, reasons = pending.result()
+            why.extend(reasons)
+            return answer  # type: ignore[no-any-return]
+        answer = None
+        try:
+            answer = self._ask(key, exchange, symbol, rest, shape, why)
+            return answer
+        finally:
+            with self._lock:
+                key.pending = None
+                if answer is not None:
+                    key.cached, key.cached_at = answer, time.monotonic()
+            pending.set_result((answer, list(why)))
+
+    def _ask(self, key: _Key, exchange: str, symbol: str, rest: Callable[[str, str], A],
+             shape: type[A], why: list[str]) -> A | None:
+        for provider in self._providers:
+            name = provider if isinstance(provider, str) else getattr(provider, "__name__", repr(provider))
+            try:
+                given = rest(exchange, symbol) if isinstance(provider, str) else provider(exchange, symbol)
+                answer = _shaped(given, shape, exchange, symbol, name)
+                if answer is not None:
+                    return self._believable(key, answer, exchange)
+                why.append(f"{name}: nothing")
+            except Exception as error:          # a provider is the user's code
+                why.append(f"{name}: {error}")
+        return None
+
+    # -- is it plausible --------------------------------------------------------------------------
+
+    def _believable(self, key: _Key, answer: A, exchange: str) -> A:
+        """``answer``, if it can be true. Raises StaleData otherwise."""
+        price, wrong = _look_at(answer)
+        now = time.monotonic()
+        with self._lock:
+            while key.prices and key.prices[0][0] < now - self._window:
+                key.prices.popleft()
+            if not wrong and price is not None and key.prices:
+                usual = sorted(value for _, value in key.prices)[len(key.prices) // 2]
+                jump = abs(price - usual) / usual * 100
+                if jump > self._max_jump:
+                    wrong = f"{price:g} is {jump:.0f} % away from the {usual:g} of the last minute"
+            if not wrong and price is not None:
+                key.prices.append((now, price))
+            self.refused += bool(wrong)
+        if wrong:
+            self._metrics.inc("implausible", exchange=exchange)
+            raise StaleData(f"not plausible: {wrong}")
+        return answer
+
+    # -- REST -----------------------------------------------------------------------------------------
+
+    def _rest_ticker(self, exchange: str, symbol: str) -> Ticker:
+        venue, rest = self._side(exchange)
+        request = venue.ticker_request(symbol)
+        if request is None:
+            raise NoData(f"{exchange} has no ticker by REST")
+        return venue.ticker_answer(symbol, rest.get(request, REST_PATIENCE), time.time_ns())
+
+    def _rest_book(self, exchange: str, symbol: str) -> BookView:
+        venue, rest = self._side(exchange)
+        request = venue.orderbook_request(symbol)
+        if request is None:
+            raise NoData(f"{exchange} has no order book by REST")
+        now = time.time_ns()
+        book = venue.orderbook_answer(symbol, rest.get(request, REST_PATIENCE), now)
+        return BookView(
+            exchange, symbol, tuple(sorted((level for level in book.bids if level[1]), reverse=True)),
+            tuple(sorted(level for level in book.asks if level[1])), last_update=now,
+            timestamp=book.time * venue.time_unit or None, status="live", sequence=book.last or None,
+            source="rest")
+
+
+def _shaped(given: Any, shape: type[A], exchange: str, symbol: str, name: str) -> A | None:
+    """What a provider gave, as a ticker or a book; None when it has none."""
+    if isinstance(given, (int, float, Decimal)) and not isinstance(given, bool) and shape is Ticker:
+        given = Ticker(exchange=exchange, symbol=symbol, received=time.time_ns(), last=given)
+    if isinstance(given, Ticker) and given.source == "stream":
+        given = msgspec.structs.replace(given, source=name)
+    if given is not None and not isinstance(given, shape):
+        raise ConfigurationError(f"a provider gives a {shape.__name__}, not {type(given).__name__}")
+    return given  # type: ignore[no-any-return]
+
+
+def _look_at(answer: Answer) -> tuple[float | None, str]:
+    """``(price, what is wrong with it)``."""
+    if isinstance(answer, Ticker):
+        bid, ask, last = answer.bid, answer.ask, answer.last
+    else:
+        (bid, ask), last = ((side[0] if side else None) for side in answer.touch), None
+    for value in (bid, ask, last):
+        if value is not None and not 0 < value < Decimal("1e300"):
+            return None, f"a price of {value}"
+    if bid is not None and ask is not None and bid > ask:
+        return None, f"crossed: bid {bid} above ask {ask}"
+    if last is not None:
+        return float(last), ""
+    if bid is not None and ask is not None:
+        return (float(bid) + float(ask)) / 2, ""
+    value = bid if bid is not None else ask
+    return (None, "no price at all") if value is None else (float(value), "")
