@@ -235,7 +235,7 @@ def _shaped(given: Any, shape: type[A], exchange: str, symbol: str, name: str) -
         given = msgspec.structs.replace(given, source=name)
     if given is not None and not isinstance(given, shape):
         raise ConfigurationError(f"a provider gives a {shape.__name__}, not {type(given).__name__}")
-    return given  # type: ignore[no-any-return]
+    return given
 
 
 def _look_at(answer: Answer) -> tuple[float | None, str]:

@@ -103,6 +103,12 @@ class _Group:
             stream.subscribe(taken, channels)
         return left
 
+    def close(self) -> None:
+        """Stop what was started before something went wrong."""
+        for _, stream in self.streams:
+            stream.stop()
+        self.rest.close()
+
     def _weight(self, symbol: str, channels: Sequence[str]) -> int:
         native = self.facts.native(symbol)
         return len({topic for channel in channels for topic in self.facts.topics(channel, native)})
@@ -193,7 +199,12 @@ class StreamManager:
                 raise ConfigurationError(
                     f"{exchange} runs already, with other options; stop it first, or use another manager")
             self.handlers.open()
-            group.subscribe(wanted, over)
+            try:
+                group.subscribe(wanted, over)
+            except BaseException:
+                if kind.venue.name not in self._groups:
+                    group.close()
+                raise
             self._groups[kind.venue.name] = group
 
     def stop(self, exchange: str | None = None, timeout: float = 5.0) -> None:

@@ -11,8 +11,10 @@ did, so no update is missed, whatever the clocks do.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -152,6 +154,7 @@ class Store:
         self._sum = 0
         self._last: int | None = None
         self.lock = _AllLocks(self)
+        _STORES.add(self)
 
     def __repr__(self) -> str:
         counts = {exchange: len(books) for exchange, books in self.orderbooks.items()}
@@ -246,6 +249,31 @@ class Store:
             self._writers = (*self._writers, writer)
         return writer
 
+
+_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
+_frozen: list[Store] = []
+
+
+def _freeze() -> None:
+    """Before a fork: no writer is in the middle of anything, so the child's copy is whole."""
+    for store in list(_STORES):
+        store._changed.acquire()
+        store.lock.__enter__()
+        store._stamp_lock.acquire()
+        _frozen.append(store)
+
+
+def _thaw() -> None:
+    """After it, in parent and child: this thread holds these locks in both."""
+    while _frozen:
+        store = _frozen.pop()
+        store._stamp_lock.release()
+        store.lock.__exit__(None, None, None)
+        store._changed.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_freeze, after_in_parent=_thaw, after_in_child=_thaw)
 
 _NOTHING: Mapping[str, Any] = {}
 
