@@ -20,7 +20,7 @@ _REMEMBERED = 4096                                             # seconds; then i
 
 
 class Rfc3339:
-    """Reads RFC 3339 times (``2021-02-22T15:51:45.335689322Z``). Threads: one.
+    """Reads RFC 3339 times (``2021-02-22T15:51:45.335689322Z``). Threads: any.
 
     A feed says the same second again and again: its start is remembered, and what is left per message
     is one look-up and one small integer.

@@ -28,7 +28,7 @@ from ..events import Bar, Imbalance, MarketStatus, News, PriceBand, Quote, Ticke
 from ..symbols import SymbolStyle
 from ..tagged import Build, TaggedVenue
 from ..timestamps import Rfc3339, msgpack_ns
-from ..venue import BookSnapshot, Item, Limits, Notice, Ready, Reply, RestRequest, Route
+from ..venue import BookSnapshot, Item, Limits, Notice, Ready, Reply, RestRequest, Route, Venue
 from . import alpaca_messages as wire
 from .alpaca_rest import Answers
 from .alpaca_session import Ledger, judge
@@ -133,6 +133,11 @@ class _Alpaca(TaggedVenue):
 
     # -- the conversation -------------------------------------------------------------------------
 
+    def inherit(self, previous: Venue) -> None:
+        """See :meth:`Venue.inherit`."""
+        if isinstance(previous, _Alpaca):
+            self._ledger.turned_away = previous._ledger.turned_away
+
     def opened(self, now: int) -> Sequence[Item]:
         """See :meth:`Venue.opened`: the venue speaks first, and says when the login is done."""
         return []
@@ -174,6 +179,7 @@ class _Alpaca(TaggedVenue):
             if not self._ready:
                 items.append((self.session, Ready()))
             self._ready = True
+            self._ledger.turned_away = 0
         else:
             items.append((self.session, Notice(f"alpaca: {self._clean(message.text)}")))
 

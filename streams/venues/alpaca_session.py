@@ -26,9 +26,12 @@ _FATAL: dict[int, type[StreamsError]] = {
     409: SubscriptionRefused,       # this feed is not in the plan
     411: AuthenticationFailed,      # the token's scope does not reach here
 }
-# Seconds to wait: 401 not (yet) authenticated, 404 authenticated too late, 406 the account's only
-# connection is taken, for up to 90 s by a session of our own that ended uncleanly; 500 internal error.
-_PAUSE = {401: 1.0, 404: 1.0, 406: 15.0, 500: 5.0}
+# Seconds to wait: 401 not (yet) authenticated, 404 authenticated too late, 500 internal error.
+_PAUSE = {401: 1.0, 404: 1.0, 500: 5.0}
+# The account's only connection is taken. By a session of ours that has just ended it is for a moment;
+# by one that ended uncleanly for up to 90 s. Seconds to wait after the first such answer, the second, ...
+_TAKEN = 406
+_TAKEN_PAUSES = (1.0, 5.0, 15.0)
 
 
 class _Request:
@@ -56,9 +59,13 @@ class Ledger:
 
     Args:
         frame: Makes the frame of an action and its topics.
+
+    Attributes:
+        turned_away: How often in a row, connection after connection, the account's place was taken.
     """
 
     def __init__(self, frame: Callable[[str, Sequence[str]], bytes | str]) -> None:
+        self.turned_away = 0
         self._frame = frame
         self._asked: deque[_Request] = deque()
         self._live: set[str] = set()
@@ -138,6 +145,10 @@ def judge(ledger: Ledger, code: int, text: str) -> Iterable[Signal]:
     reason = f"alpaca {code}: {text}"
     if code in _FATAL:
         return [Failed(_FATAL[code](reason))]
+    if code == _TAKEN:
+        pause = _TAKEN_PAUSES[min(ledger.turned_away, len(_TAKEN_PAUSES) - 1)]
+        ledger.turned_away += 1
+        return [Reconnect(reason, after=pause, planned=False)]
     if code in _PAUSE:
         return [Reconnect(reason, after=_PAUSE[code], planned=False)]
     if code in _REFUSE:

@@ -195,10 +195,24 @@ def test_errors_that_end_it(code: int, kind: type[Exception]) -> None:
     assert isinstance(failed, Failed) and type(failed.error) is kind and str(code) in str(failed.error)
 
 
-@pytest.mark.parametrize("code, pause", [(401, 1.0), (404, 1.0), (406, 10.0), (500, 1.0)])
+@pytest.mark.parametrize("code, pause", [(401, 1.0), (404, 1.0), (406, 1.0), (500, 1.0)])
 def test_errors_that_want_a_new_connection(code: int, pause: float) -> None:
     reconnect = one(signals(stocks(), error(code, "no")))
     assert isinstance(reconnect, Reconnect) and not reconnect.planned and reconnect.after >= pause
+
+
+def test_a_taken_place_is_waited_for_longer_and_longer() -> None:
+    pauses, previous = [], stocks()
+    for _ in range(4):
+        venue = stocks()
+        venue.inherit(previous)
+        pauses.append(one(signals(venue, error(406, "connection limit exceeded"))).after)
+        previous = venue
+    assert pauses == [1.0, 5.0, 15.0, 15.0]
+    signals(venue, AUTHENTICATED)
+    again = stocks()
+    again.inherit(venue)
+    assert one(signals(again, error(406))).after == 1.0
 
 
 @pytest.mark.parametrize("code", [403, 407, 499, 999])

@@ -180,11 +180,16 @@ def test_trades_and_quotes_of_each_market(
     sim.advance(100)
     trade, quote = sim.tape.last_trade(true_symbol), sim.tape.last_quote(true_symbol)
     store = stream.store
-    wait_until(lambda: symbol in store.tickers["polygon"]
-               and store.tickers["polygon"][symbol].last == trade.price
-               and store.tickers["polygon"][symbol].bid == quote.bid, store=store)
-    assert store.trades["polygon"][symbol][-1].size == trade.size
-    assert store.quotes["polygon"][symbol].ask_size == quote.ask_size
+
+    def told() -> bool:
+        if symbol not in store.trades["polygon"] or symbol not in store.quotes["polygon"]:
+            return False
+        last, best = store.trades["polygon"][symbol][-1], store.quotes["polygon"][symbol]
+        ticker = store.tickers["polygon"][symbol]
+        return ((last.price, last.size) == (ticker.last, ticker.last_size) == (trade.price, trade.size)
+                and (best.bid, best.ask, best.ask_size) == (quote.bid, quote.ask, quote.ask_size)
+                and (best.bid, best.ask) == (ticker.bid, ticker.ask))
+    wait_until(told, store=store)
     assert stream.status()["malformed"] == 0
 
 
