@@ -42,8 +42,13 @@ class BinanceTruth(Truth):
         self.is_known = True
 
     def apply(self, payload: bytes) -> None:
-        """Apply a recorded ``depthUpdate``."""
-        if self.last_id(payload) <= self.sequence:
+        """Apply a recorded ``depthUpdate``.
+
+        On futures the one that ends with the snapshot's own id counts: the documents drop what
+        ends before it, and some of its changes may be later than the snapshot.
+        """
+        last = self.last_id(payload)
+        if last < self.sequence or last == self.sequence and not self._futures:
             return
         event = json.loads(payload)
         self.sequence = int(event["u"])
