@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from .backoff import RollingWindow
 from .errors import StreamsError, TransportError
 from .feed import Feed
+from .health import Health
 from .refresh import Refresher, RestSource
 from .transports.base import Transport
 from .venue import (
@@ -29,7 +30,6 @@ log = logging.getLogger("streams.session")
 
 TICK = 0.25             # longest pause between two looks at what is due, seconds
 SAMPLES = 5             # malformed messages shown in the log, per connection
-LOGIN = 10.0            # seconds a venue may take to let us in
 UNANSWERED = 3          # times a subscription is sent before the connection counts as broken
 
 
@@ -78,14 +78,12 @@ class Session:
         self.venue = venue
         self.name = name
         self.verdict: Verdict | None = None
-        self.last_data = 0.0            # monotonic seconds of the last message
         self.opened_at = 0.0            # monotonic seconds; 0.0: it never opened
         self._opened_ns = 0
         self._transport: Transport | None = None
-        self._stale_after = stale_after
         self._until = until
         self._recorder = recorder
-        self._on_state = on_state
+        self.on_state = on_state
         self._pace = RollingWindow(*venue.limits.messages)
         self._refresher = Refresher(feed, venue, rest, self)
         self._signals: deque[Signal] = deque()
@@ -95,12 +93,10 @@ class Session:
         self._ready = False
         self._finishing = False         # somebody asked for a polite end
         self._closed = False            # and the transport has been told
-        self._last_life = 0.0           # monotonic seconds of the last sign of life
-        self._last_sent = 0.0
-        self._probed: float | None = None
+        self._health = Health(self, venue, feed, self._refresher, stale_after)
         self._unanswered = 0
         self._malformed_shown = 0
-        self._next_watch = 0.0
+        self._next_look = 0.0
         self._reported = feed.counters.messages
         venue.session.apply = self._signals.append
 
@@ -130,7 +126,8 @@ class Session:
     def opened(self) -> None:
         """See Receiver."""
         now = time.monotonic()
-        self.opened_at = self._last_life = self.last_data = self._last_sent = now
+        self.opened_at = now
+        self._health.opened(now)
         self.feed.count("connects")
         self._opened_ns = time.time_ns()
         self.feed.subscriptions.reset()
@@ -167,7 +164,8 @@ class Session:
         finally:
             lock.release()
         feed.counters.messages += len(messages)
-        self.last_data = self._last_life = time.monotonic()
+        health = self._health
+        health.last_data = health.last_life = time.monotonic()
         store = feed.store
         if store.waiters:
             store.notify()
@@ -185,7 +183,7 @@ class Session:
 
     def alive(self) -> None:
         """See Receiver."""
-        self._last_life = time.monotonic()
+        self._health.last_life = time.monotonic()
 
     def malformed(self, reason: str) -> None:
         """See Receiver."""
@@ -198,6 +196,8 @@ class Session:
         if self._finishing:
             if not self._closed:
                 self._closed = True
+                if self._ready:
+                    self.send(self.venue.goodbye())
                 self.transport.close()
             return TICK
         while self._inbox:
@@ -208,11 +208,12 @@ class Session:
             self._send_due(now)
             self._check_answers(now)
             self._refresher.tick(now)
-        self._keep_alive(now)
-        if now >= self._next_watch:
-            self._next_watch = now + TICK
+        if now >= self._next_look:
+            self._next_look = now + TICK
             self._report(now)
-            self._watch(now)
+            self._health.look(now, self._ready)
+            if self._until is not None and time.time_ns() >= self._until:
+                self.finish()
         self._after()
         return self._pause(now)
 
@@ -223,9 +224,14 @@ class Session:
         messages = feed.counters.messages - self._reported
         self._reported += messages
         feed.metrics.inc("messages", messages, **labels)
-        feed.metrics.set_gauge("last_message_age_seconds", now - self.last_data, **labels)
+        feed.metrics.set_gauge("last_message_age_seconds", now - self._health.last_data, **labels)
 
     # -- sending ---------------------------------------------------------------------------------
+
+    @property
+    def last_data(self) -> float:
+        """Monotonic seconds of the last message; 0.0 before the connection."""
+        return self._health.last_data
 
     @property
     def transport(self) -> Transport:
@@ -237,8 +243,7 @@ class Session:
         """Send frames now; one that can not be sent ends the conversation."""
         for frame in frames:
             now = time.monotonic()
-            self._pace.spend(now)
-            self._last_sent = now
+            self.note_sent(now)
             try:
                 self.transport.send(frame)
             except TransportError as error:
@@ -246,6 +251,11 @@ class Session:
                 return
             if self._recorder is not None:
                 self._recorder.sent(self.name, frame, secret)
+
+    def note_sent(self, now: float) -> None:
+        """A message is being sent: it counts for the venue's limit."""
+        self._pace.spend(now)
+        self._health.last_sent = now
 
     def may_send(self, now: float) -> bool:
         """Whether the venue's limit allows one more message now."""
@@ -314,64 +324,6 @@ class Session:
             log.warning("%s: no answer to %d subscriptions, asking again", self.name, len(silent))
             self.feed.subscriptions.again(silent, now)
 
-    def _keep_alive(self, now: float) -> None:
-        """Probe a silent peer, send heartbeats, give up on a mute one."""
-        limits = self.venue.limits
-        beat = self.venue.heartbeat(time.time_ns()) if self._ready else None
-        if beat is not None and now - self._last_sent >= beat[0]:
-            self.send(beat[1])
-        silence = now - self._last_life
-        if limits.heartbeat is not None and silence > limits.heartbeat:
-            self.end(TransportError(f"nothing heard for {silence:.1f} s"))
-        elif self._probed is not None and self._last_life >= self._probed:
-            self._probed = None
-        elif self._probed is not None and now - self._probed >= limits.probe_after:
-            self.end(TransportError(f"no answer to a ping; nothing heard for {silence:.1f} s"))
-        elif self._probed is None and silence >= limits.probe_after and self.may_send(now):
-            self._probe(now)
-
-    def _probe(self, now: float) -> None:
-        try:
-            probed = self.transport.ping()
-        except TransportError as error:
-            self.end(error)
-            return
-        frames = () if probed else self.venue.ping(time.time_ns())
-        if probed:
-            self._pace.spend(now)
-        else:
-            self.send(frames)
-        if probed or frames:
-            self._probed = now
-
-    def _watch(self, now: float) -> None:
-        """Look for feeds that are connected but say nothing, and for the end of a lifetime."""
-        lifetime = self.venue.limits.lifetime
-        if lifetime is not None and now - self.opened_at > lifetime:
-            self.end(TransportError("the venue's limit on a connection's lifetime is near"), planned=True)
-            return
-        if not self._ready and now - self.opened_at > LOGIN:
-            self.end(TransportError(f"no answer to the login within {LOGIN:g} s"))
-            return
-        if self._until is not None and time.time_ns() >= self._until:
-            self.finish()
-            return
-        feed = self.feed
-        steady = [(route, sink) for route, sink in feed.sinks.items()
-                  if route.channel.partition(":")[0] not in self.venue.sparse]
-        if not steady or not self._ready:
-            return
-        if now - self.last_data > self._stale_after:
-            reason = f"no data for {self._stale_after:g} s"
-            self._on_state("stale", reason)
-            feed.mark("stale", reason)
-            self.end(TransportError(f"connected, but {reason}"))
-            return
-        limit = time.time_ns() - int(self._stale_after * 1e9)
-        for route, sink in steady:
-            if sink.ready and sink.last < limit and now - self.opened_at > self._stale_after:
-                self._refresher.silent(route, now, f"no data for {self._stale_after:g} s")
-
     def _pause(self, now: float) -> float:
         """Seconds until something is due."""
         if self._inbox:
@@ -414,7 +366,7 @@ class Session:
 
     def _on_ready(self, signal: Ready) -> None:
         self._ready = True
-        self._on_state("live", "")
+        self.on_state("live", "")
         self.wake()
 
     def _on_reply(self, signal: Reply) -> None:

@@ -227,7 +227,7 @@ class Limits:
     ack: float | None = 10.0
     stale_after: float = 30.0
     heartbeat: float | None = None
-    probe_after: float = 1.5
+    probe_after: float = 1.4
 
 
 @dataclass(frozen=True)
