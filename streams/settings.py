@@ -39,6 +39,9 @@ def stream_address(facts: Venue, url: str | None) -> str:
         ConfigurationError: Not an address of the venue's kind.
     """
     if url is None:
+        if not facts.url:
+            example = f"{_SCHEMES[facts.carrier][0]}://host:port"
+            raise ConfigurationError(f"{facts.name} has no public address: give url={example!r}")
         return facts.url
     scheme = urlsplit(url).scheme
     kinds = _SCHEMES[facts.carrier]

@@ -10,6 +10,8 @@ from .alpaca import AlpacaSim
 from .binance import BinanceFuturesSim, BinanceSim
 from .faults import Fault
 from .huobi import HuobiSim
+from .itch import ItchSim
+from .itch_market import ItchMarket
 from .market import Book, Instrument, Market
 from .polygon import PolygonSim
 from .replay import ReplaySim
@@ -18,5 +20,5 @@ from .web import Request, Response, WebServer
 
 __all__ = [
     "AlpacaSim", "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
-    "LoopbackServer", "Market", "PolygonSim", "ReplaySim", "Request", "Response", "WebServer",
+    "ItchMarket", "ItchSim", "LoopbackServer", "Market", "PolygonSim", "ReplaySim", "Request", "Response", "WebServer",
 ]

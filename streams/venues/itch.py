@@ -70,13 +70,16 @@ class NasdaqItch(Venue):
     aliases: ClassVar[tuple[str, ...]] = ("itch", "totalview")
     channels: ClassVar[tuple[str, ...]] = ("book", "trades", "statuses", "imbalances", "lulds")
     carrier: ClassVar[str] = "tcp"
-    # The server says something at least every second (SoupBinTCP 1.3), so silence of the market means
-    # nothing, and silence of the server means that it is gone.
+    # The server says something at least every second (SoupBinTCP 1.3): its silence means that it is gone,
+    # and that of a stock that nothing happens there, be it for a day.
     limits: ClassVar[Limits] = Limits(
-        topics=100_000, batch=1000, messages=(1000, 1.0), connects=(30, 60.0), ack=None, heartbeat=4.0)
+        topics=100_000, batch=1000, messages=(1000, 1.0), connects=(30, 60.0), ack=None, heartbeat=4.0,
+        stale_after=86_400.0)
     symbol_style: ClassVar[SymbolStyle] = SymbolStyle("-")
     time_unit: ClassVar[int] = 1
-    sparse: ClassVar[frozenset[str]] = frozenset({"book", "trades", "statuses", "imbalances", "lulds"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"trades", "statuses", "imbalances", "lulds"})
+    key_env: ClassVar[tuple[str, ...]] = ("NASDAQ_ITCH_USER",)
+    secret_env: ClassVar[tuple[str, ...]] = ("NASDAQ_ITCH_PASSWORD",)
     options: ClassVar[tuple[str, ...]] = ("date", "keep", "max_lag", "soup")
     rule = "chained"    # each delta links to the number of the message that changed the book before
 
