@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -53,11 +53,11 @@ class Table(dict[K, V]):
 class History(Sequence[V]):
     """The last so many events, oldest first. Reads are of one moment. Threads: any may read."""
 
-    __slots__ = ("_items", "_lock")
+    __slots__ = ("lock", "_items")
 
-    def __init__(self, lock: threading.RLock, maxlen: int) -> None:
-        self._items: deque[V] = deque(maxlen=maxlen)
-        self._lock = lock
+    def __init__(self, lock: threading.RLock, maxlen: int, items: Iterable[V] = ()) -> None:
+        self.lock = lock
+        self._items: deque[V] = deque(items, maxlen)
 
     @property
     def maxlen(self) -> int:
@@ -68,8 +68,12 @@ class History(Sequence[V]):
         return len(self._items)
 
     def __iter__(self) -> Iterator[V]:
-        with self._lock:
+        with self.lock:
             return iter(list(self._items))
+
+    def __reversed__(self) -> Iterator[V]:
+        with self.lock:
+            return iter(list(reversed(self._items)))
 
     @overload
     def __getitem__(self, index: int) -> V: ...
@@ -77,7 +81,7 @@ class History(Sequence[V]):
     def __getitem__(self, index: slice) -> list[V]: ...
 
     def __getitem__(self, index: int | slice) -> V | list[V]:
-        with self._lock:
+        with self.lock:
             return list(self._items)[index] if isinstance(index, slice) else self._items[index]
 
     def __repr__(self) -> str:
@@ -190,18 +194,20 @@ class Store:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             self.waiters += 1
-            try:
-                # A writer that missed our being here still holds its lock, or has released it: taking
-                # all of them once makes what it wrote visible below. After that, it sees us.
-                with self.lock:
-                    pass
+        try:
+            # A writer that missed our being here still holds its lock, or has released it: taking all of
+            # them once makes what it wrote visible below. After that, every writer sees us.
+            with self.lock:
+                pass
+            with self._changed:
                 while (stamp := self.last_update) == since:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return since
                     self._changed.wait(left)
                 return stamp
-            finally:
+        finally:
+            with self._changed:
                 self.waiters -= 1
 
     def notify(self) -> None:
