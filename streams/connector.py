@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff, RollingWindow
-from .errors import AuthenticationFailed, ConnectFailed
+from .errors import Aborted, AuthenticationFailed, ConnectFailed
 from .feed import Feed
 from .lifecycle import Lifecycle
 from .refresh import RestSource
@@ -115,6 +115,8 @@ class Connector:
         session = self.session
         if session is not None:
             session.finish()
+            if not session.opened_at:           # there is nobody yet to be polite to
+                self.abort()
 
     def abort(self) -> None:
         """End the present connection by force, whatever it is doing. Never blocks."""
@@ -249,7 +251,7 @@ class Connector:
     def _verdict(self, closed: Closed) -> Verdict | None:
         """What the transport's own account of the end means."""
         error = closed.error
-        if error is None:
+        if error is None or isinstance(error, Aborted):     # we did it; for a reason, the session has it
             return None
         if isinstance(error, ConnectFailed):
             if error.status == 401 or (error.status == 403 and self.way.has_keys):

@@ -124,8 +124,10 @@ class Feed:
         sink = self.sinks.pop(route)
         with self.writer.lock:
             sink.disconnected("closed", "unsubscribed")
-            if self.keepers.pop(route, None) is not None:
-                self.store.orderbooks.get(self.exchange, Table()).pop(route.symbol, None)
+            keeper = self.keepers.pop(route, None)
+            books = self.store.orderbooks.get(self.exchange, Table())
+            if keeper is not None and books.get(route.symbol) is keeper.book:
+                del books[route.symbol]
         self.drain()
 
     def mark(self, status: str, reason: str) -> None:
@@ -246,7 +248,8 @@ class Feed:
     def _book_changed(self, keeper: BookKeeper, status: str, reason: str) -> None:
         book = keeper.book
         if status == "live":
-            self.store.orderbooks.setdefault(self.exchange, Table()).setdefault(book.symbol, book)
+            # Over that of another stream, perhaps: one that was stopped before this one was started.
+            self.store.orderbooks.setdefault(self.exchange, Table())[book.symbol] = book
             self.on_live(keeper.route)
         self.deferred.append((self._announce_book, (book.symbol, status, reason)))
 

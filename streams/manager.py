@@ -20,7 +20,7 @@ from .pool import Pool
 from .rest import Rest
 from .settings import names, rest_address
 from .store import Store
-from .stream import Stream
+from .stream import POLITE, Stream
 from .venue import Venue
 
 if TYPE_CHECKING:
@@ -219,6 +219,12 @@ class StreamManager:
         streams = [stream for group in groups for _, stream in group.streams]
         for stream in streams:
             stream.ask_to_stop()
+        polite = time.monotonic() + min(POLITE, timeout)        # for all of them together
+        for stream in streams:
+            if stream is not threading.current_thread():
+                stream.join(max(polite - time.monotonic(), 0.0))
+        for stream in streams:
+            stream.abort()
         late = [s.name for s in streams if not s.stop(max(deadline - time.monotonic(), 0.0))
                 and s is not threading.current_thread()]
         for group in groups:

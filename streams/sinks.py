@@ -89,8 +89,8 @@ class TradeSink(_EventSink):
     def apply(self, event: Trade | TradeCorrection) -> None:
         """See :class:`Sink`."""
         history = self._table.get(event.symbol)
-        if history is None:
-            history = self._table[event.symbol] = History(self._lock, KEPT_TRADES)
+        if history is None or history.lock is not self._lock:       # another stream's, that was stopped
+            history = self._table[event.symbol] = History(self._lock, KEPT_TRADES, history or ())
         if isinstance(event, Trade):
             history.append(event)
         else:
@@ -125,8 +125,8 @@ class BarSink(_EventSink):
         """See :class:`Sink`."""
         by_interval = self._table.setdefault(event.symbol, Table())
         history = by_interval.get(event.interval)
-        if history is None:
-            history = by_interval[event.interval] = History(self._lock, KEPT_BARS)
+        if history is None or history.lock is not self._lock:
+            history = by_interval[event.interval] = History(self._lock, KEPT_BARS, history or ())
         if not len(history) or event.start > history[-1].start:
             history.append(event)
         else:

@@ -29,6 +29,7 @@ __all__ = ["History", "Store", "Table", "Writer"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 KEPT_TRADES = 1000      # per symbol
 KEPT_BARS = 1000        # per symbol and interval
@@ -38,16 +39,26 @@ class Table(dict[K, V]):
     """A dict that may be iterated while another thread adds to it: iteration runs over a copy."""
 
     def __iter__(self) -> Iterator[K]:
-        return iter(list(super().keys()))
+        return iter(self.keys())
 
     def keys(self) -> list[K]:  # type: ignore[override]
-        return list(super().keys())
+        return _listed(super().keys())
 
     def values(self) -> list[V]:  # type: ignore[override]
-        return list(super().values())
+        return _listed(super().values())
 
     def items(self) -> list[tuple[K, V]]:  # type: ignore[override]
-        return list(super().items())
+        return _listed(super().items())
+
+
+def _listed(view: Iterable[T]) -> list[T]:
+    """A copy of a dict's keys, values or items. Making it is hardly ever interrupted, but may be: each
+    pair is a new object, for which the interpreter may stop to collect garbage, and let others run."""
+    while True:
+        try:
+            return list(view)
+        except RuntimeError:            # the dict was changed in the middle
+            continue
 
 
 class History(Sequence[V]):

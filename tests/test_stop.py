@@ -1,0 +1,392 @@
+"""stop() ends the thread within a second, whatever the stream is doing; and start() works again."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streams import StreamManager
+from streams.backoff import Backoff
+from streams.errors import ConfigurationError
+from streams.exchanges import Binance
+from streams.sim import BinanceSim, Fault, HuobiSim
+from streams.stream import Stream
+
+from .raw_peer import RawPeer
+from .tools import wait_live, wait_until
+
+LIMIT = 1.0     # seconds
+
+Make = Callable[..., Stream]
+Prepare = Callable[["Room"], Stream]
+
+
+class Room:
+    """Where the states are made."""
+
+    def __init__(self, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stack = stack
+        self.monkeypatch = monkeypatch
+        self.market: StreamManager | None = None
+
+    def stream(self, url: str, rest_url: str = "http://127.0.0.1:9", **options: Any) -> Stream:
+        """A running stream; its manager's, if there is one."""
+        options = {"connect_timeout": 30.0, "backoff": Backoff(base=60.0, rand=lambda: 1.0), **options}
+        if self.market is not None:
+            self.market.start("binance", ["BTC-USDT"], url=url, rest_url=rest_url, **options)
+            return self.market._streams(None)[0]
+        stream = Binance(["BTC-USDT"], url=url, rest_url=rest_url, **options)
+        self.stack.callback(stream.stop)
+        stream.start()
+        return stream
+
+    def sim(self, **options: Any) -> BinanceSim:
+        return self.stack.enter_context(BinanceSim(["BTCUSDT"], **options))
+
+    def live(self, **options: Any) -> tuple[Stream, BinanceSim]:
+        sim = self.sim(**options)
+        stream = self.stream(sim.url, sim.rest_url)
+        wait_live(stream)
+        return stream, sim
+
+
+def resolving(room: Room) -> Stream:
+    release, asked = threading.Event(), threading.Event()
+
+    def stuck(*_: Any, **__: Any) -> Any:
+        asked.set()
+        release.wait(30)
+        raise socket.gaierror("gone")
+
+    def let_go() -> None:
+        release.set()
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("streams-resolver-")])
+
+    room.stack.callback(let_go)
+    room.monkeypatch.setattr("socket.getaddrinfo", stuck)
+    stream = room.stream("ws://never.example:1")
+    assert asked.wait(5)
+    return stream
+
+
+def connecting(room: Room) -> Stream:
+    peer = room.stack.enter_context(RawPeer(backlog=0))
+    peer.fill_backlog()
+    stream = room.stream(f"ws://127.0.0.1:{peer.port}")
+    wait_until(lambda: getattr(getattr(stream._connector._transport, "_line", None), "_sock", None))
+    return stream
+
+
+def tls_stalled(room: Room) -> Stream:
+    peer = room.stack.enter_context(RawPeer())
+    stream = room.stream(f"wss://127.0.0.1:{peer.port}", sslopt={"cert_reqs": ssl.CERT_NONE})
+    assert peer.accept().exactly(5)         # the beginning of the client's hello
+    return stream
+
+
+def upgrade_unanswered(room: Room) -> Stream:
+    sim = room.sim(rate=0)
+    sim.plan(Fault.NEVER_UPGRADE)
+    stream = room.stream(sim.url, sim.rest_url)
+    assert sim.wait_connections(1, 5)
+    wait_until(lambda: sim.struck["never_upgrade"])
+    return stream
+
+
+def upgrade_slowly(room: Room) -> Stream:
+    sim = room.sim(rate=0)
+    sim.plan(Fault.SLOW_UPGRADE(seconds=30.0))
+    stream = room.stream(sim.url, sim.rest_url)
+    wait_until(lambda: sim.struck["slow_upgrade"])
+    return stream
+
+
+def idle(room: Room) -> Stream:
+    return room.live(rate=0)[0]
+
+
+def busy(room: Room) -> Stream:
+    stream, _ = room.live(rate=3000.0)
+    wait_until(lambda: stream.feed.counters.messages > 100)
+    return stream
+
+
+def mute(room: Room) -> Stream:
+    stream, sim = room.live(rate=50.0)
+    sim.inject(Fault.MUTE)
+    return stream
+
+
+def deaf(room: Room) -> Stream:
+    stream, sim = room.live(rate=50.0)
+    sim.inject(Fault.MUTE(read=False))
+    return stream
+
+
+def in_mid_frame(room: Room) -> Stream:
+    stream, sim = room.live(rate=50.0)
+    sim.inject(Fault.STALL)
+    return stream
+
+
+def waiting_for_a_snapshot(room: Room) -> Stream:
+    sim = room.sim(rate=50.0)
+    sim.plan_rest(*[Fault.SNAPSHOT_HANG] * 5)
+    stream = room.stream(sim.url, sim.rest_url)
+    wait_until(lambda: sim.struck["snapshot_hang"])
+    return stream
+
+
+def backing_off(room: Room) -> Stream:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    stream = room.stream(f"ws://127.0.0.1:{port}")
+    wait_until(lambda: stream.state == "backoff")
+    return stream
+
+
+def paused(room: Room) -> Stream:
+    stream, _ = room.live(rate=50.0)
+    stream.pause()
+    wait_until(lambda: stream.state == "paused")
+    return stream
+
+
+def just_started(room: Room) -> Stream:
+    sim = room.sim(rate=50.0)
+    return room.stream(sim.url, sim.rest_url)
+
+
+STATES = [resolving, connecting, tls_stalled, upgrade_unanswered, upgrade_slowly, idle, busy, mute, deaf,
+          in_mid_frame, waiting_for_a_snapshot, backing_off, paused, just_started]
+
+
+@pytest.fixture
+def room(stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> Room:
+    return Room(stack, monkeypatch)
+
+
+def names() -> list[str]:
+    """Threads of ours that run; helpers that nothing can interrupt excepted."""
+    return [t.name for t in threading.enumerate()
+            if t.name.startswith("streams-") and not t.name.startswith("streams-resolver-")]
+
+
+@pytest.mark.parametrize("prepare", STATES)
+def test_stop_in_any_state(prepare: Prepare, room: Room) -> None:
+    stream = prepare(room)
+    begun = time.monotonic()
+    assert stream.stop() is True
+    assert time.monotonic() - begun < LIMIT
+    assert not stream.is_alive() and names() == []
+    assert stream.state == "stopped"
+    assert stream.status()["running"] is False
+    for book in stream.store.orderbooks.get("binance", {}).values():
+        assert book["status"] == "closed"
+
+
+@pytest.mark.parametrize("prepare", STATES)
+def test_leaving_the_manager_in_any_state(prepare: Prepare, room: Room) -> None:
+    with StreamManager() as market:
+        room.market = market
+        stream = prepare(room)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < LIMIT
+    assert not stream.is_alive() and names() == []
+
+
+@pytest.mark.parametrize("prepare", [mute, resolving, upgrade_unanswered, backing_off])
+def test_pause_in_any_state_and_resume(prepare: Prepare, room: Room) -> None:
+    stream = prepare(room)
+    stream.pause()
+    wait_until(lambda: stream.state == "paused", 2.0)
+    stream.resume()
+    wait_until(lambda: stream.state != "paused", 1.0)
+
+
+def test_a_manager_with_many_stuck_streams_stops_as_fast(room: Room) -> None:
+    class Small(Binance):
+        pass
+
+    from .tools import with_limits
+    sim = room.sim(rate=0)
+    sim.plan(*[Fault.NEVER_UPGRADE] * 10)
+    kind = with_limits(Small, topics=1)
+    with StreamManager() as market:
+        room.monkeypatch.setattr("streams.manager.stream_class", lambda name: kind)
+        market.start("binance", [f"A{n}-USDT" for n in range(10)], url=sim.url, rest_url=sim.rest_url,
+                     connect_timeout=30.0)
+        wait_until(lambda: sim.struck["never_upgrade"] == 10)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < LIMIT
+    assert names() == []
+
+
+@pytest.mark.parametrize("prepare", [idle, busy, mute, upgrade_unanswered, backing_off, paused])
+def test_stop_twice_and_from_two_threads(prepare: Prepare, room: Room) -> None:
+    stream = prepare(room)
+    results: list[bool] = []
+    barrier = threading.Barrier(2)
+
+    def stop() -> None:
+        barrier.wait()
+        results.append(stream.stop())
+
+    threads = [threading.Thread(target=stop) for _ in range(2)]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - begun < LIMIT
+    assert results == [True, True]
+    assert stream.stop() is True
+    assert time.monotonic() - begun < LIMIT
+    assert names() == []
+
+
+def test_stop_before_start() -> None:
+    stream = Binance(["BTC-USDT"])
+    assert stream.state == "new"
+    assert stream.stop() is True
+    assert stream.state == "stopped"
+
+
+@pytest.mark.parametrize("policy", ["inline", "drop_oldest", "block", "conflate"])
+def test_stop_from_within_a_handler(policy: str, room: Room) -> None:
+    sim = room.sim(rate=200.0)
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    room.stack.callback(stream.stop)
+    took: list[Any] = []
+    done = threading.Event()
+
+    def handler(event: Any) -> None:
+        if not took:
+            begun = time.monotonic()
+            stopped = stream.stop()
+            took.append((stopped, time.monotonic() - begun))
+            done.set()
+
+    stream.on(r"binance\.book\..*", handler, policy=policy)
+    stream.start()
+    assert done.wait(10)
+    begun = time.monotonic()
+    stream.join(5)
+    assert time.monotonic() - begun < LIMIT
+    assert not stream.is_alive()
+    assert took[0][1] < LIMIT
+    # a thread can not wait for itself
+    assert took[0][0] is (policy != "inline")
+    assert stream.state == "stopped"
+    wait_until(lambda: names() == [], 2.0, what=f"{names()}")
+
+
+@pytest.mark.parametrize("policy", ["inline", "drop_oldest"])
+def test_stop_the_manager_from_within_a_handler(policy: str, room: Room) -> None:
+    sim = room.sim(rate=200.0)
+    market = StreamManager()
+    room.stack.callback(market.stop)
+    took: list[float] = []
+    done = threading.Event()
+
+    @market.on(r"binance\.book\..*", policy=policy)
+    def handler(event: Any) -> None:
+        if not took:
+            begun = time.monotonic()
+            market.stop()
+            took.append(time.monotonic() - begun)
+            done.set()
+
+    market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    stream = market._streams(None)[0]
+    assert done.wait(10)
+    assert took[0] < LIMIT
+    stream.join(LIMIT)
+    assert not stream.is_alive()
+    wait_until(lambda: names() == [], 2.0, what=f"{names()}")
+
+
+def test_a_handler_that_hangs_does_not_keep_stop_from_returning(room: Room) -> None:
+    sim = room.sim(rate=200.0)
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    release, entered = threading.Event(), threading.Event()
+    room.stack.callback(stream.stop)
+    room.stack.callback(release.set)
+
+    def handler(event: Any) -> None:
+        entered.set()
+        release.wait(30)
+
+    stream.on(r"binance\.book\..*", handler, policy="block", maxsize=1, block_timeout=30.0)
+    stream.start()
+    assert entered.wait(10)
+    wait_until(lambda: stream.handlers.status()[0]["queued"] == 1)
+    begun = time.monotonic()
+    stream.stop(timeout=1.0)
+    assert time.monotonic() - begun < LIMIT + 0.2
+    assert not stream.is_alive()
+    release.set()
+
+
+@pytest.mark.parametrize("prepare", [idle, busy, mute, backing_off, paused, upgrade_unanswered])
+def test_start_again_after_stop(prepare: Prepare, room: Room) -> None:
+    stream = prepare(room)
+    assert stream.stop()
+    if prepare in (backing_off,):
+        stream.start()
+        wait_until(lambda: stream.state == "backoff")
+        return
+    if prepare is paused:
+        stream.resume()
+    for _ in range(3):
+        stream.start()
+        wait_live(stream)
+        assert stream.store.orderbook("binance", "BTC-USDT")["status"] == "live"
+        before = stream.store.last_update
+        assert stream.stop()
+        assert stream.store.last_update >= before
+    assert stream.store.orderbook("binance", "BTC-USDT")["status"] == "closed"
+
+
+def test_start_twice_is_refused(room: Room) -> None:
+    stream, _ = room.live(rate=0)
+    with pytest.raises(ConfigurationError, match="is running already; stop.. it first"):
+        stream.start()
+    assert stream.is_alive()
+
+
+def test_a_manager_can_stop_and_start_an_exchange(room: Room) -> None:
+    sim = room.sim(rate=100.0)
+    huobi = room.stack.enter_context(HuobiSim(["BTCUSDT"], rate=100.0))
+    with StreamManager() as market:
+        market.start("huobi", ["BTC-USDT"], url=huobi.url, rest_url=huobi.rest_url)
+        for _ in range(3):
+            market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+            market.wait_ready(10)
+            book = market.store.orderbooks["binance"]["BTC-USDT"]
+            assert book["status"] == "live"
+            assert market.store.orderbook("binance", "BTC-USDT", max_age=5)["status"] == "live"
+            market.stop("binance")
+            assert book["status"] == "closed"
+            assert market.store.orderbook("huobi", "BTC-USDT", max_age=5)["status"] == "live"
+        market.stop()
+        market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(10)
+    market.stop()
+
+
+def test_another_stream_may_take_over_a_store(room: Room) -> None:
+    sim = room.sim(rate=100.0)
+    first = room.stream(sim.url, sim.rest_url)
+    wait_live(first)
+    first.stop()
+    second = room.stream(sim.url, sim.rest_url, store=first.store)
+    wait_live(second)
+    assert first.store.orderbook("binance", "BTC-USDT", max_age=5)["status"] == "live"

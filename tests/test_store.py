@@ -1,0 +1,410 @@
+"""The shared dicts: stamps, waiting, the lock over everything, freshness."""
+
+from __future__ import annotations
+
+import threading
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from streams.book import OrderBook
+from streams.errors import NoData, StaleData
+from streams.events import Bar, Quote, Ticker, Trade, TradeCorrection
+from streams.sequencing import BookKeeper, Clock
+from streams.sinks import sink_for
+from streams.store import KEPT_TRADES, History, Store, Table
+from streams.venue import BookSnapshot, Route
+
+from .tools import wait_until
+
+
+def route(channel: str, symbol: str = "X-Y") -> Route:
+    return Route(symbol, channel, symbol, (f"{symbol}.{channel}",))
+
+
+def trade(price: float, symbol: str = "X-Y", **more: Any) -> Trade:
+    return Trade(exchange="e", symbol=symbol, price=price, size=1.0, received=time.time_ns(), **more)
+
+
+def quote(bid: float) -> Quote:
+    return Quote(exchange="e", symbol="X-Y", bid=bid, bid_size=1.0, ask=bid + 1, ask_size=1.0)
+
+
+# -- stamps -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [[5, 5, 5], [5, 4, 3], [1, 100, 2], [7, 7, 9, 9]])
+def test_a_stamp_rises_whatever_the_clock_does(times: list[int]) -> None:
+    clock = Clock()
+    seen = [0]
+    for now in times:
+        clock.now = now
+        seen.append(clock.tick())
+    assert seen == sorted(set(seen))
+
+
+def test_a_stamp_is_the_time_where_that_rises() -> None:
+    clock = Clock()
+    clock.now = 1_700_000_000_000_000_000
+    assert clock.tick() == 1_700_000_000_000_000_000
+
+
+def test_last_update_is_none_before_the_first_and_rises_with_every_update() -> None:
+    store = Store()
+    assert store.last_update is None
+    writers = [store.writer() for _ in range(3)]
+    assert store.last_update is None
+    seen = [0]
+    for n in range(300):
+        writer = writers[n * 7 % 3]
+        writer.clock.now = 1000 - n         # a clock that goes back
+        writer.clock.tick()
+        stamp = store.last_update
+        assert stamp == store.last_update   # reading changes nothing
+        assert stamp is not None
+        seen.append(stamp)
+    assert seen == sorted(set(seen))
+
+
+def test_a_new_writer_changes_no_stamp() -> None:
+    store = Store()
+    writer = store.writer()
+    writer.clock.now = time.time_ns()
+    writer.clock.tick()
+    stamp = store.last_update
+    store.writer()
+    assert store.last_update == stamp
+
+
+def test_last_update_never_misses_one_while_many_write() -> None:
+    store = Store()
+    writers = [store.writer() for _ in range(4)]
+    go = threading.Barrier(5)
+    count = 3000
+
+    def write(writer: Any) -> None:
+        go.wait()
+        for _ in range(count):
+            with writer.lock:
+                writer.clock.now = time.time_ns()
+                writer.clock.tick()
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    go.wait()
+    last = 0
+    while any(thread.is_alive() for thread in threads):
+        stamp = store.last_update or 0
+        assert stamp >= last
+        last = stamp
+    for thread in threads:
+        thread.join()
+    assert (store.last_update or 0) >= last
+
+
+# -- waiting ------------------------------------------------------------------------------------------
+
+
+def test_wait_returns_at_once_when_there_is_news() -> None:
+    store = Store()
+    writer = store.writer()
+    writer.clock.now = 5
+    writer.clock.tick()
+    assert store.wait(None, 0) == 5
+    assert store.wait(4, 0) == 5
+    assert store.wait(None) == 5
+
+
+def test_wait_returns_what_it_was_given_when_the_time_runs_out() -> None:
+    store = Store()
+    assert store.wait(None, 0) is None
+    begun = time.monotonic()
+    assert store.wait(None, 0.05) is None
+    assert time.monotonic() - begun >= 0.045
+    writer = store.writer()
+    writer.clock.now = 5
+    writer.clock.tick()
+    assert store.wait(5, 0.01) == 5
+    assert store.waiters == 0
+
+
+def test_no_wake_up_is_lost() -> None:
+    """A writer and a waiter in lock-step: whoever misses the other once hangs until the time-out."""
+    store = Store()
+    writer = store.writer()
+    rounds = 2000
+    taken = threading.Semaphore(0)
+
+    def write() -> None:
+        for n in range(rounds):
+            with writer.lock:
+                writer.clock.now = n + 1
+                writer.clock.tick()
+            if store.waiters:
+                store.notify()
+            assert taken.acquire(timeout=20)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen = None
+    for n in range(rounds):
+        stamp = store.wait(seen, 10.0)
+        assert stamp != seen, f"lost in round {n}"
+        seen = stamp
+        taken.release()
+    thread.join()
+    assert store.waiters == 0
+
+
+def test_many_wait_and_all_are_woken() -> None:
+    store = Store()
+    writer = store.writer()
+    got: list[Any] = []
+    threads = [threading.Thread(target=lambda: got.append(store.wait(None, 10))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: store.waiters == 8)
+    with writer.lock:
+        writer.clock.now = 3
+        writer.clock.tick()
+    store.notify()
+    for thread in threads:
+        thread.join()
+    assert got == [3] * 8
+    assert store.waiters == 0
+
+
+# -- the lock over everything ---------------------------------------------------------------------------
+
+
+def test_the_lock_keeps_all_writers_out_and_is_reentrant() -> None:
+    store = Store()
+    writers = [store.writer() for _ in range(3)]
+
+    def free(lock: Any) -> bool:
+        got: list[bool] = []
+
+        def take() -> None:
+            got.append(lock.acquire(timeout=0.01))
+            if got[0]:
+                lock.release()
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+        return got[0]
+
+    with store.lock:
+        assert not any(free(writer.lock) for writer in writers)
+        with store.lock:
+            pass
+        assert not any(free(writer.lock) for writer in writers)
+    assert all(free(writer.lock) for writer in writers)
+    with pytest.raises(RuntimeError), store.lock:
+        raise RuntimeError
+    assert all(free(writer.lock) for writer in writers)
+
+
+def test_a_writer_that_comes_while_the_lock_is_held_is_not_in_it() -> None:
+    store = Store()
+    first = store.writer()
+    made = threading.Event()
+    with store.lock:
+        thread = threading.Thread(target=lambda: (store.writer(), made.set()))
+        thread.start()
+        assert not made.wait(0.05)      # nothing begins to write while somebody reads everything
+    assert made.wait(5)
+    thread.join()
+    with store.lock:
+        assert first.lock.acquire(blocking=False)
+        first.lock.release()
+
+
+def test_nothing_changes_while_the_lock_is_held() -> None:
+    store = Store()
+    sinks = []
+    for name in ("a", "b", "c", "d"):
+        writer = store.writer()
+        sinks.append((writer, sink_for(store, writer, name, route("quotes"))))
+    stop = threading.Event()
+
+    def write(writer: Any, sink: Any) -> None:
+        n = 0.0
+        while not stop.is_set():
+            n += 1
+            with writer.lock:
+                writer.clock.now = time.time_ns()
+                sink.apply(quote(n))
+
+    threads = [threading.Thread(target=write, args=pair) for pair in sinks]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(store.quotes) == 4 and all(store.quotes[x] for x in "abcd"))
+        for _ in range(300):
+            with store.lock:
+                stamp = store.last_update
+                first = [store.quotes[name]["X-Y"] for name in "abcd"]
+                again = [store.quotes[name]["X-Y"] for name in "abcd"]
+                assert store.last_update == stamp
+            assert all(one is other for one, other in zip(first, again))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+# -- tables and histories -----------------------------------------------------------------------------
+
+
+def test_a_table_may_be_iterated_while_it_grows() -> None:
+    table: Table[str, int] = Table()
+    stop = threading.Event()
+
+    def grow() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            table[f"k{n % 5000}"] = n
+            if not n % 7:
+                table.pop(f"k{n % 4999}", None)
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            for _ in table:
+                pass
+            for _, _ in table.items():
+                pass
+            for _ in table.values():
+                pass
+            list(table.keys())
+            sorted(table)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_history() -> None:
+    history: History[int] = History(threading.RLock(), 3)
+    for n in range(5):
+        history.append(n)
+    assert list(history) == [2, 3, 4] and list(reversed(history)) == [4, 3, 2]
+    assert history[-1] == 4 and history[0] == 2 and history[1:] == [3, 4]
+    assert len(history) == history.maxlen == 3
+    assert 3 in history and 0 not in history
+    with pytest.raises(IndexError):
+        history[3]
+
+
+def test_a_stream_that_takes_over_a_store_goes_on_with_the_history_under_its_own_lock() -> None:
+    store = Store()
+    first, second = store.writer(), store.writer()
+    one = sink_for(store, first, "e", route("trades"))
+    for n in range(1, 4):
+        one.apply(trade(float(n)))
+    two = sink_for(store, second, "e", route("trades"))
+    two.apply(trade(4.0))
+    history = store.trades["e"]["X-Y"]
+    assert [t.price for t in history] == [1.0, 2.0, 3.0, 4.0]
+    assert history.lock is second.lock
+    two.apply(trade(5.0))
+    assert store.trades["e"]["X-Y"] is history and history.maxlen == KEPT_TRADES
+
+
+# -- what sinks keep ----------------------------------------------------------------------------------
+
+
+def test_trades_are_kept_and_corrected() -> None:
+    store = Store()
+    sink = sink_for(store, store.writer(), "e", route("trades"))
+    for n in range(KEPT_TRADES + 10):
+        sink.apply(trade(float(n + 1), id=str(n)))
+    history = store.trades["e"]["X-Y"]
+    assert len(history) == KEPT_TRADES and history[0].id == "10"
+    stamp = store.last_update
+    sink.apply(TradeCorrection(exchange="e", symbol="X-Y", id="500", price=7.5, size=3.0))
+    sink.apply(TradeCorrection(exchange="e", symbol="X-Y", id="501"))
+    sink.apply(TradeCorrection(exchange="e", symbol="X-Y", id="unknown"))
+    found = {t.id: t for t in history}
+    assert (found["500"].price, found["500"].size, found["500"].corrected) == (7.5, 3.0, True)
+    assert found["501"].cancelled and not found["502"].cancelled
+    assert store.last_update != stamp
+
+
+def test_an_open_bar_is_replaced_by_its_next_version() -> None:
+    store = Store()
+    sink = sink_for(store, store.writer(), "e", route("bars:1m"))
+
+    def bar(start: int, close: float, closed: bool = False) -> Bar:
+        return Bar(exchange="e", symbol="X-Y", interval="1m", start=start, open=1.0, high=9.0, low=1.0,
+                   close=close, closed=closed)
+
+    for one in (bar(60, 1.0), bar(60, 2.0), bar(120, 3.0), bar(60, 2.5, True), bar(0, 7.0)):
+        sink.apply(one)
+    assert [(b.start, b.close) for b in store.bars["e"]["X-Y"]["1m"]] == [(60, 2.5), (120, 3.0)]
+
+
+def test_other_channels_keep_their_latest() -> None:
+    store = Store()
+    writer = store.writer()
+    sink = sink_for(store, writer, "e", route("ticker"))
+    assert not sink.ready and sink.last == 0
+    for last in (1.0, 2.0):
+        sink.apply(Ticker(exchange="e", symbol="X-Y", last=last, received=time.time_ns()))
+    assert sink.ready and sink.last == writer.clock.stamp
+    assert store.tickers["e"]["X-Y"].last == 2.0
+    other = sink_for(store, writer, "e", route("imbalances"))
+    other.apply(quote(1.0))
+    assert store.latest["imbalances"]["e"]["X-Y"].bid == 1.0
+
+
+# -- reading ------------------------------------------------------------------------------------------
+
+
+def book_in(store: Store, received: int) -> BookKeeper:
+    writer = store.writer()
+    writer.clock.now = received
+    book = OrderBook("e", "X-Y", writer.lock)
+    store.orderbooks.setdefault("e", Table())["X-Y"] = book
+    return BookKeeper(book, route("book"), "dense", writer.clock, lambda *_: None, lambda *_: None)
+
+
+def test_reading_what_is_not_there() -> None:
+    store = Store()
+    with pytest.raises(NoData, match=r"no order book of 'e' yet; there are some of: no exchange"):
+        store.orderbook("e", "X-Y")
+    keeper = book_in(store, time.time_ns())
+    with pytest.raises(NoData, match=r"no order book of 'A-B' on e yet; there are: X-Y"):
+        store.orderbook("e", "A-B")
+    with pytest.raises(NoData, match=r"no ticker of 'e' yet"):
+        store.ticker("e", "X-Y", max_age=1)
+    assert store.orderbook("e", "X-Y")["status"] == "syncing"
+    with pytest.raises(StaleData, match=r"e X-Y: the order book is syncing"):
+        store.orderbook("e", "X-Y", max_age=1)
+    keeper.snapshot(BookSnapshot(5, [(1.0, 2.0)], [(2.0, 1.0)]))
+    view = store.orderbook("e", "X-Y", max_age=5)
+    assert (view["bids"], view["asks"], view["sequence"]) == ([(1.0, 2.0)], [(2.0, 1.0)], 5)
+    keeper.disconnected("stale", "gone")
+    with pytest.raises(StaleData, match=r"the order book is stale"):
+        store.orderbook("e", "X-Y", max_age=5)
+    assert store.orderbook("e", "X-Y")["bids"] == [(1.0, 2.0)]
+
+
+def test_age_counts_from_when_the_bytes_came() -> None:
+    store = Store()
+    keeper = book_in(store, time.time_ns() - 10_000_000_000)
+    keeper.snapshot(BookSnapshot(5, [(Decimal(1), Decimal(2))], []))
+    with pytest.raises(StaleData, match=r"its age is 10\.\d+ s, at most 5 s was asked for") as caught:
+        store.orderbook("e", "X-Y", max_age=5)
+    assert caught.value.age is not None and 10 <= caught.value.age < 20
+    assert store.orderbook("e", "X-Y", max_age=60)["bids"] == [(Decimal(1), Decimal(2))]
+    old = Ticker(exchange="e", symbol="X-Y", last=1.0, received=time.time_ns() - 3_000_000_000)
+    store.tickers.setdefault("e", Table())["X-Y"] = old
+    assert store.ticker("e", "X-Y") is store.ticker("e", "X-Y", max_age=60) is old
+    with pytest.raises(StaleData, match=r"the ticker is too old"):
+        store.ticker("e", "X-Y", max_age=2)
