@@ -236,7 +236,8 @@ class VenueServer(WebServer):
     def accepted_peer(self, peer: Peer) -> None:
         """A TCP connection is there, before TLS."""
         if self.ssl_context is not None and self.plans.take_if(Fault.TLS_STALL):
-            self.accepted += 1
+            with self._peers_lock:
+                self.accepted += 1
             self.plans.count(Fault.TLS_STALL)
             self.notify()
             peer.wait_gone(read=False)

@@ -161,6 +161,10 @@ class Client:
             data = bytes(value ^ mask[index % 4] for index, value in enumerate(data))
         self.sock.sendall(head + mask + data)
 
+    def has_data(self) -> bool:
+        """True when something was received that was not looked at."""
+        return bool(self._buffer)
+
     def silent(self, seconds: float) -> bool:
         """True when nothing at all comes in for so long."""
         if self._buffer:

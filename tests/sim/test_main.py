@@ -48,14 +48,19 @@ def test_it_prints_its_addresses_and_runs_until_a_signal(number: signal.Signals)
         assert child.stderr is not None and child.stderr.read() == ""
 
 
-def test_it_ends_by_itself_and_takes_faults() -> None:
-    with process("--exchange", "htx", "--seconds", "1", "--fault", "reject:status=503",
-                 "--fault", "snapshot-500") as (child, words):
+def test_it_ends_by_itself() -> None:
+    with process("--exchange", "binance-futures", "--seconds", "0.1") as (child, words):
+        assert words[0] == "binance-futures"
+        assert child.wait(10) == 0
+
+
+def test_it_takes_faults() -> None:
+    with process("--exchange", "htx", "--fault", "reject:status=503",
+                 "--fault", "snapshot-500") as (_, words):
         assert words[0] == "huobi"
         with pytest.raises(Refused):
             Client(words[1])
         assert get(words[2], "/market/depth?symbol=btcusdt").status == 500
-        assert child.wait(10) == 0
 
 
 def test_it_serves_recordings(tmp_path: Path) -> None:

@@ -322,6 +322,20 @@ def test_a_slow_but_reading_client_gets_everything() -> None:
         assert server.slow_clients == 0
 
 
+def test_systems_without_poll_use_select(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.sim.peer._HAS_POLL", False)
+    with Echo() as server, Client(server.url) as client:
+        conn = wait_conn(server)
+        for number in range(30):
+            conn.send(bytes([number]) * 200_000)
+        client.send("back")
+        for number in range(30):
+            assert client.message().payload == bytes([number]) * 200_000
+        assert client.message().payload == b"back"
+        conn.close(1000)
+        assert client.message().opcode == CLOSE
+
+
 # -- TLS -----------------------------------------------------------------------------------------
 
 
