@@ -388,9 +388,11 @@ class Session:
         """The venue's word for what was asked; what is wanted by now may differ, and is in charge."""
 
     def _on_refused(self, signal: Refused) -> None:
-        now = time.monotonic()
-        final = self.feed.subscriptions.refused(signal.topics, signal.reason, signal.transient, now)
-        for route in self._known:
+        subscriptions, concerned = self.feed.subscriptions, set(signal.topics)
+        routes = [route for route in self._known if not concerned.isdisjoint(route.topics)
+                  and subscriptions.state(route)[0] != "refused"]     # once, however many topics it has
+        final = subscriptions.refused(signal.topics, signal.reason, signal.transient, time.monotonic())
+        for route in routes:
             if not set(final).isdisjoint(route.topics):
                 log.warning("%s: %s of %s was refused: %s", self.name, route.channel, route.symbol,
                             signal.reason)

@@ -1,0 +1,219 @@
+"""What is subscribed changes while the stream runs, at every venue, and the connection stays."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+
+from streams.exchanges import Alpaca
+from streams.sim import Fault
+from streams.sim.alpaca import AlpacaSim
+from streams.stream import Stream
+
+from .live import (
+    ALPACA_KEYS, PLACES, Place, at_once, listed, quick, settled, wait_listed, wait_subscribed,
+)
+from .tools import wait_until
+
+EACH = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+Stack = contextlib.ExitStack
+
+
+def states(stream: Stream) -> dict[str, str]:
+    return {name: entry["state"] for name, entry in stream.status()["subscriptions"].items()}
+
+
+def running(place: Place, stack: Stack, *symbols: str, **options: Any) -> tuple[Any, Stream]:
+    """A simulator and a stream that is live on it."""
+    sim = place.serve(stack)
+    stream = place.stream(sim, list(symbols), stack, **options)
+    stream.start()
+    wait_listed(sim, place.topics(*symbols), stream)
+    return sim, stream
+
+
+@EACH
+def test_change_on_one_connection(place: Place, stack: Stack) -> None:
+    a, b, c, d = place.symbols
+    sim, stream = running(place, stack, a)
+    stream.subscribe([b, c])
+    wait_listed(sim, place.topics(a, b, c), stream)
+    stream.unsubscribe(a)
+    wait_listed(sim, place.topics(b, c), stream)
+    at_once(lambda: stream.subscribe(a), lambda: stream.subscribe(d), lambda: stream.unsubscribe(b),
+            lambda: stream.unsubscribe(c))
+    wait_listed(sim, place.topics(a, d), stream)
+    assert states(stream) == {f"{place.channel}.{a}": "live", f"{place.channel}.{d}": "live"}
+    assert sim.accepted == 1 and stream.status()["connects"] == 1 and sim.violations == 0
+
+
+@EACH
+@pytest.mark.parametrize("policy", ["inline", "drop_oldest"])
+def test_change_from_a_handler(place: Place, policy: str, stack: Stack) -> None:
+    a, b, c, _ = place.symbols
+    sim = place.serve(stack)
+    stream = place.stream(sim, [a, c], stack)
+
+    def swap(event: Any) -> None:
+        if event.symbol == a:
+            stream.unsubscribe(a)
+            stream.subscribe(b)
+            stream.off(swap)
+    stream.on(rf".+\.{place.channel}\..+", swap, policy=policy)
+    stream.start()          # some venues send a book at once: then ``a`` is gone already
+    wait_until(lambda: sim.connections and sim.connections[0].subscriptions)
+
+    def swapped() -> bool:
+        sim.advance(5)
+        return listed(sim) == place.topics(b, c) and settled(stream)
+    wait_until(swapped, what="the handler's change at the venue")
+    assert sim.accepted == 1 and stream.handlers.status() == []
+
+
+@EACH
+def test_change_before_the_start(place: Place, stack: Stack) -> None:
+    a, b, c, _ = place.symbols
+    sim = place.serve(stack)
+    stream = place.stream(sim, [a, b], stack)
+    assert set(states(stream).values()) == {"pending"}
+    stream.subscribe(c)
+    stream.unsubscribe(a)
+    stream.start()
+    wait_listed(sim, place.topics(b, c), stream)
+    assert sim.accepted == 1
+
+
+@EACH
+def test_change_while_backing_off(place: Place, stack: Stack) -> None:
+    a, b, c, _ = place.symbols
+    sim, stream = running(place, stack, a, b)
+    sim.pause_listening()
+    sim.inject(Fault.DROP)
+    wait_until(lambda: stream.state == "backoff")
+    stream.subscribe(c)
+    stream.unsubscribe(a)
+    assert states(stream)[f"{place.channel}.{c}"] == "pending"
+    sim.resume_listening()
+    wait_listed(sim, place.topics(b, c), stream)
+
+
+@EACH
+def test_change_while_paused(place: Place, stack: Stack) -> None:
+    a, b, c, _ = place.symbols
+    sim, stream = running(place, stack, a, b)
+    stream.pause()
+    wait_until(lambda: stream.state == "paused" and not sim.connections)
+    stream.subscribe(c)
+    stream.unsubscribe(a)
+    assert set(states(stream)) == {f"{place.channel}.{b}", f"{place.channel}.{c}"}
+    stream.resume()
+    wait_listed(sim, place.topics(b, c), stream)
+    assert sim.accepted == 2
+
+
+@EACH
+def test_wishes_are_counted(place: Place, stack: Stack) -> None:
+    a, b, _, d = place.symbols
+    sim, stream = running(place, stack, a, b)
+    heard = len(sim.connections[0].received)
+    stream.subscribe(a)
+    stream.subscribe(a)
+    stream.unsubscribe(a)
+    stream.unsubscribe(a)
+    stream.unsubscribe([b, d])          # what was not subscribed is ignored
+    wait_listed(sim, place.topics(a), stream)
+    assert len(sim.connections[0].received) == heard + 1       # nothing was said about ``a``
+    stream.unsubscribe(a)
+    wait_listed(sim, set(), stream)
+    stream.unsubscribe(a)                              # once too often: not a debt
+    stream.subscribe(a)
+    wait_listed(sim, place.topics(a), stream)
+    assert sim.accepted == 1
+
+
+@EACH
+def test_all_is_restored_after_a_reconnect(place: Place, stack: Stack) -> None:
+    a, b, c, _ = place.symbols
+    sim, stream = running(place, stack, a, b)
+    stream.subscribe(c)
+    stream.unsubscribe(a)
+    wait_listed(sim, place.topics(b, c), stream)
+    for count in range(1, 4):
+        sim.inject(Fault.RESET)
+        wait_until(lambda: stream.status()["reconnects"] == count)
+        wait_listed(sim, place.topics(b, c), stream)
+
+
+@EACH
+def test_a_refusal_shows_the_venues_reason(place: Place, stack: Stack) -> None:
+    a, b, _, _ = place.symbols
+    sim, stream = running(place, stack, a)
+    changes: list[Any] = []
+    stream.on(r".+\.status\..+", changes.append, policy="inline")
+    sim.inject(Fault.REFUSE_SUBSCRIPTION)
+    stream.subscribe(b)
+    name = f"{place.channel}.{b}"
+    wait_until(lambda: stream.status()["subscriptions"][name]["reason"],
+               what=f"a reason: {stream.status()['subscriptions']}")
+    assert REASONS[place.kind.venue.name.partition("-")[0]] in (
+        stream.status()["subscriptions"][name]["reason"])
+    assert states(stream)[f"{place.channel}.{a}"] == "live" and stream.state == "live"
+    sim.clear_faults()
+    if states(stream)[name] == "refused":               # for good: until it is asked for anew
+        assert [(c.subject, c.symbol) for c in changes if c.status == "refused"] == [("subscription", b)]
+        stream.subscribe(b)
+    wait_listed(sim, place.topics(a, b), stream)
+    assert sim.accepted == 1
+
+
+REASONS = {"binance": "is not available", "huobi": "invalid", "alpaca": "405", "polygon": "not authorized"}
+
+
+def test_alpaca_names_the_symbols_over_the_limit(stack: Stack) -> None:
+    names = tuple(f"S{a}{b}" for a in "ABCD" for b in "ABCDEFGH")
+    sim = stack.enter_context(AlpacaSim(names, rate=0, symbol_limit=30))
+    stream = Alpaca(list(names[:28]), ["trades"], url=sim.url, rest_url=sim.rest_url, backoff=quick(),
+                    **ALPACA_KEYS)
+    stack.callback(stream.stop)
+    stream.start()
+    wait_subscribed(stream)
+    stream.subscribe(list(names[28:]))
+    wait_until(lambda: settled(stream))
+    entries = stream.status()["subscriptions"]
+    refused = {name for name, entry in entries.items() if entry["state"] == "refused"}
+    assert len(refused) == 2 and len(listed(sim)) == 30
+    for name in refused:
+        assert "405" in entries[name]["reason"] and name.partition(".")[2] in entries[name]["reason"]
+    stream.unsubscribe(list(names[:2]))                 # there is room now, for who asks again
+    for name in refused:
+        stream.subscribe(name.partition(".")[2])
+    wait_subscribed(stream)
+    assert listed(sim) == {f"trades:{name}" for name in names[2:]} and sim.accepted == 1
+
+
+def test_channels_share_the_venues_topics(stack: Stack) -> None:
+    place = PLACES["alpaca-ticker"]
+    sim, stream = running(place, stack, "AAPL")
+    heard = len(sim.connections[0].received)
+    stream.subscribe("AAPL", ["trades", "quotes"])      # the ticker is made of both
+    wait_until(lambda: settled(stream))
+    stream.unsubscribe("AAPL", ["quotes", "ticker"])
+    wait_listed(sim, {"trades:AAPL"}, stream)
+    assert len(sim.connections[0].received) == heard + 1
+    sim.trade("AAPL", "123.5", 10)
+    wait_until(lambda: stream.store.trades["alpaca"].get("AAPL"), store=stream.store)
+    assert states(stream) == {"trades.AAPL": "live"}
+
+
+@EACH
+def test_without_an_answer_it_stays_pending(place: Place, stack: Stack) -> None:
+    a, b, _, _ = place.symbols
+    sim, stream = running(place, stack, a)
+    sim.inject(Fault.NO_ACK)
+    sent = len(sim.connections[0].received)
+    stream.subscribe(b)
+    wait_until(lambda: len(sim.connections[0].received) > sent)
+    assert states(stream)[f"{place.channel}.{b}"] == "pending"
+    assert states(stream)[f"{place.channel}.{a}"] == "live"
