@@ -2,63 +2,22 @@
 
 redis-py logs in, chooses the database and writes commands, over our line, so nothing in it blocks or
 retries; what the server then sends is cut from large blocks by :mod:`.resp`. The rest is as over any
-TCP connection. This is the only transport that imports redis-py.
+TCP connection.
 """
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from dataclasses import replace
 
-from ..errors import ConfigurationError, ConnectFailed, ConnectionLost, MissingDependency
+from ..errors import ConnectFailed, ConnectionLost
 from ..pubsub import Kind, pack
+from ..redisclient import Plug, parse_url, redis_py, session_class
 from .base import Receiver, Target
 from .resp import PING, PushFraming
-from .sockets import Line, peer_name
+from .sockets import peer_name
 from .tcp import TcpTransport
 
-__all__ = ["RedisAddress", "RedisTransport", "parse_url"]
-
-
-@dataclass(frozen=True)
-class RedisAddress:
-    """Where a Redis server is, and who we are there."""
-
-    host: str
-    port: int
-    secure: bool
-    database: int
-    username: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-
-    @property
-    def public(self) -> str:
-        """The URL without credentials."""
-        return f"redis{'s' * self.secure}://{peer_name(self.host, self.port)}/{self.database}"
-
-
-def parse_url(url: str) -> RedisAddress:
-    """``redis://[[user]:password@]host[:port][/database]``, or ``rediss://`` for TLS.
-
-    Raises:
-        ConfigurationError: It is something else (its text is not repeated: it may hold a password).
-    """
-    host, port, database = None, 6379, 0
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or port
-        database = int(parts.path.strip("/") or 0)
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("redis", "rediss") or parts.query or database < 0:
-        raise ConfigurationError("the url must be redis[s]://[[user]:password@]host[:port][/database]")
-    return RedisAddress(
-        host, port, parts.scheme == "rediss", database, unquote(parts.username or "") or None,
-        unquote(parts.password or "") or None)
+__all__ = ["RedisTransport"]
 
 
 class RedisTransport(TcpTransport):
@@ -77,7 +36,7 @@ class RedisTransport(TcpTransport):
 
     def __init__(self, target: Target, receiver: Receiver) -> None:
         address = parse_url(target.url)
-        session = _session_class()
+        session = session_class()
         carrier = "tls+tcp" if address.secure else "tcp"
         plain = f"{carrier}://{peer_name(address.host, address.port)}"
         super().__init__(replace(target, url=plain, options={"framing": "delimited"}), receiver)
@@ -96,13 +55,13 @@ class RedisTransport(TcpTransport):
     def _encode(self, *words: str) -> bytes:
         return b"".join(self._session.pack_command(*words))
 
-    def _plug(self) -> _Plug:
-        return _Plug(self._line, self.target.connect_timeout)
+    def _plug(self) -> Plug:
+        timeout = self.target.connect_timeout
+        return Plug(self._line, timeout, within=timeout)
 
     def _connect(self) -> None:
         super()._connect()
-        from redis import exceptions as refusals
-
+        refusals = redis_py().exceptions
         try:
             self._session.connect()
             # Without a password redis-py asks nothing that a server must refuse to strangers.
@@ -124,59 +83,3 @@ class RedisTransport(TcpTransport):
         if self._greeting[0] == Kind.DENIED:
             raise ConnectionLost(f"{self._name} did not let us in")
         super()._read()
-
-
-class _Plug:
-    """What redis-py needs of a socket while it logs in, over a line. All of it within ``timeout``."""
-
-    def __init__(self, line: Line, timeout: float) -> None:
-        self._line = line
-        self._timeout = timeout
-        self._deadline = time.monotonic() + timeout
-        self._left = b""
-
-    def recv(self, most: int) -> bytes:
-        if not self._left:
-            self._left = self._line.receive_by(self._deadline)
-        data, self._left = self._left[:most], self._left[most:]
-        return data
-
-    def recv_into(self, buffer: Any) -> int:
-        data = self.recv(len(buffer))
-        buffer[:len(data)] = data
-        return len(data)
-
-    def sendall(self, data: bytes) -> None:
-        self._line.send(data, self._timeout)
-
-    def gettimeout(self) -> None:
-        """No time-out of redis-py's: the deadline holds."""
-
-    def _nothing(self, *_: Any) -> None:
-        """The line is closed by its owner."""
-
-    settimeout = shutdown = close = _nothing
-
-
-@functools.lru_cache(maxsize=1)
-def _session_class() -> Callable[..., Any]:
-    try:
-        from redis import Connection
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-    except ImportError:
-        raise MissingDependency("redis", extra="redis") from None
-
-    class Session(Connection):
-        """redis-py's connection, on a line of ours."""
-
-        def __init__(self, plug: Callable[[], _Plug], **options: Any) -> None:
-            # Two is the version of the protocol that :mod:`.resp` reads.
-            super().__init__(  # type: ignore[no-untyped-call]
-                protocol=2, retry=Retry(NoBackoff(), 0), **options)
-            self._plug = plug
-
-        def _connect(self) -> Any:
-            return self._plug()
-
-    return Session

@@ -192,8 +192,8 @@ def test_credentials_are_nowhere_to_be_seen():
 
 
 def test_a_missing_client_names_the_extra(monkeypatch):
-    from streams.transports.redis import _session_class
-    _session_class.cache_clear()
+    from streams.redisclient import session_class
+    session_class.cache_clear()
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -350,7 +350,8 @@ def test_abort_while_logging_in(peer):
         aborted_in_time(talk)
 
 
-@pytest.mark.parametrize("said", [b"", b"*3\r\n$7\r\nmess", b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$100\r\n12345"])
+@pytest.mark.parametrize("said", [
+    b"", b"*3\r\n$7\r\nmess", b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$100\r\n12345"])
 def test_abort_while_waiting_and_in_the_middle_of_a_message(peer, said):
     with RedisTalk(peer.url) as talk:
         wire = peer.meet()
