@@ -20,5 +20,6 @@ from .web import Request, Response, WebServer
 
 __all__ = [
     "AlpacaSim", "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
-    "ItchMarket", "ItchSim", "LoopbackServer", "Market", "PolygonSim", "ReplaySim", "Request", "Response", "WebServer",
+    "ItchMarket", "ItchSim", "LoopbackServer", "Market", "PolygonSim", "ReplaySim", "Request",
+    "Response", "WebServer",
 ]
