@@ -14,12 +14,11 @@ from typing import Any
 
 from .events import Level, Number
 from .levels import Side
-from .venue import BookDelta
 
 __all__ = ["BookView", "OrderBook"]
 
 FIELDS = ("bids", "asks", "last_update", "timestamp", "status", "sequence")
-MAX_LOG = 64    # updates a reader may lag behind before sorting anew is cheaper than following
+WATCHED = 64    # updates for which the best prices are followed after a read; sorting anew is cheaper then
 
 
 class _Reading(Mapping[str, Any]):
@@ -145,8 +144,8 @@ class OrderBook(_Reading):
         status: Same as ``book["status"]``.
     """
 
-    __slots__ = ("exchange", "symbol", "stamp", "status", "bids", "asks", "lock", "last", "time", "log",
-                 "_best", "_memo", "_time_unit", "_sequenced", "_depth")
+    __slots__ = ("exchange", "symbol", "stamp", "status", "bids", "asks", "lock", "last", "time",
+                 "watched", "_best", "_memo", "_time_unit", "_sequenced", "_depth")
 
     def __init__(
         self, exchange: str, symbol: str, lock: AbstractContextManager[Any], *,
@@ -161,7 +160,7 @@ class OrderBook(_Reading):
         self.lock = lock
         self.last = 0                               # of the last update applied: its number ...
         self.time = 0                               # ... and its time, both as the venue counts them
-        self.log: list[BookDelta] | None = None     # applied since the windows were right; None: unknown
+        self.watched = 0                            # so many more updates, the windows are kept right
         self._best: tuple[int | None, tuple[Level | None, Level | None]] = None, (None, None)
         self._memo = _Memo(None)
         self._time_unit = time_unit
@@ -199,12 +198,11 @@ class OrderBook(_Reading):
                 return known
         if count < 0:
             raise ValueError(f"depth({count}): the number of levels can not be negative")
-        if self._depth is not None:
-            count = min(count, self._depth)
+        most = count if self._depth is None else min(count, self._depth)
         with self.lock:
             memo = self._current()
-            self._follow()
-            both = memo.depths[count] = self.bids.top(count), self.asks.top(count)
+            self._watch()
+            both = memo.depths[count] = self.bids.top(most), self.asks.top(most)
         return both
 
     def view(self) -> BookView:
@@ -226,7 +224,7 @@ class OrderBook(_Reading):
         known = self._best
         if known[0] != self.stamp:
             with self.lock:
-                self._follow()
+                self._watch()
                 known = self._best = self.stamp, (self.bids.best(), self.asks.best())
         return known[1]
 
@@ -237,18 +235,12 @@ class OrderBook(_Reading):
             memo = self._memo = _Memo(self.stamp)
         return memo
 
-    def _follow(self) -> None:
-        """Bring the windows up to date: follow the log, or sort anew. Caller holds the lock."""
-        log = self.log
-        if log is None:
+    def _watch(self) -> None:
+        """Somebody reads: see to it that the windows are right. Caller holds the lock."""
+        if not self.watched:
             self.bids.rebuild()
             self.asks.rebuild()
-            self.log = []
-        elif log:
-            for delta in log:
-                self.bids.follow(delta.bids)
-                self.asks.follow(delta.asks)
-            log.clear()
+        self.watched = WATCHED
 
     def _timestamp(self) -> int | None:
         return self.time * self._time_unit if self.time else None

@@ -1,10 +1,12 @@
 """The price levels of one side of a book: cheap to write, sorted when somebody looks.
 
-Writing is ``levels.update(changes)`` and nothing else: one C call for all levels of a message (half
-the cost of a Python loop, measured). A removed level stays behind with size 0 until the next
-:meth:`Side.purge`. The best levels are known as a *window*: a set of all prices better than its edge,
-followed only while somebody reads. A change outside costs one comparison, one inside an ``add`` or a
-``discard``; the best price is the ``max`` of a dozen. (A sorted list of them cost three times that.)
+While nobody reads, writing is ``levels.update(changes)`` and nothing else: one C call for all levels
+of a message (half the cost of a Python loop, measured). A removed level stays behind with size 0
+until the next :meth:`Side.purge`. While somebody reads, :meth:`Side.write` keeps up a *window* too: a set
+of all prices better than its edge, and the best of them. A change outside costs one comparison, one
+inside an ``add`` or a ``discard``; when the best level goes, the next is the ``max`` of a dozen. (Measured
+beside it, per message of 10+10 levels: a sorted list of the best three times that; noting the changes
+and following them at the next read 0.4 us more; a ``max`` at each read 0.3 us more.)
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ class Side:
         limit: Number of entries in ``levels`` beyond which :meth:`purge` is due.
     """
 
-    __slots__ = ("levels", "limit", "_bids", "_window", "_edge", "_whole", "_width",
-                 "_widest")
+    __slots__ = ("levels", "limit", "_bids", "_window", "_edge", "_whole", "_width", "_widest",
+                 "_best", "_unknown")
 
     def __init__(self, bids: bool) -> None:
         self.levels: dict[Number, Number] = {}
@@ -39,7 +41,9 @@ class Side:
         self._edge: Number = 0.0                # the worst price the window speaks of
         self._whole = False                     # the window holds every level there is
         self._width = NARROW                    # after a rebuild: as wide as readers need it
-        self._widest = 3 * NARROW               # a wider one is not worth following
+        self._widest = 3 * NARROW               # a wider one is narrowed again
+        self._unknown = _EVERYTHING if bids else -_EVERYTHING       # no price is better than that
+        self._best: Number = self._unknown      # the best price; unknown after its level has gone
 
     def replace(self, levels: Iterable[Level]) -> None:
         """Forget everything; ``levels`` is the whole side now."""
@@ -60,42 +64,62 @@ class Side:
         self._whole = len(prices) <= self._width
         del prices[self._width:]
         self._window = set(prices)
-        if self._whole:
-            self._edge = -_EVERYTHING if self._bids else _EVERYTHING
-        else:
-            self._edge = prices[-1]
+        self._edge = -self._unknown if self._whole else prices[-1]
+        self._best = prices[0] if prices else self._unknown
 
-    def follow(self, changes: Sequence[Level]) -> None:
-        """Take note of changes that were written to ``levels`` since the window was last right."""
-        window, edge = self._window, self._edge
+    def narrow(self) -> None:
+        """Let a window that has grown be as wide as readers need it again."""
+        prices = sorted(self._window, reverse=self._bids)[:self._width]
+        self._window = set(prices)
+        self._edge = prices[-1]
+        self._whole = False
+
+    def write(self, changes: Sequence[Level]) -> None:
+        """Write changes to ``levels``, and keep the window right. It must have been."""
+        levels, window, edge, best = self.levels, self._window, self._edge, self._best
         if self._bids:
             for price, size in changes:
+                levels[price] = size
                 if price >= edge:
                     if size:
                         window.add(price)
+                        if price > best:
+                            best = price
                     else:
                         window.discard(price)
+                        if price == best:
+                            best = self._unknown
         else:
             for price, size in changes:
+                levels[price] = size
                 if price <= edge:
                     if size:
                         window.add(price)
+                        if price < best:
+                            best = price
                     else:
                         window.discard(price)
+                        if price == best:
+                            best = self._unknown
+        self._best = best
 
     def best(self) -> Level | None:
-        """The best level, None when the side is empty. The window must be up to date."""
-        window = self._window
-        if not window or len(window) > self._widest:
-            self.rebuild()
-            window = self._window
-            if not window:
-                return None
-        price = max(window) if self._bids else min(window)
+        """The best level, None when the side is empty. The window must be right."""
+        price = self._best
+        if price == self._unknown:
+            if len(self._window) > self._widest:
+                self.narrow()
+            elif not self._window:
+                self.rebuild()
+                if not self._window:
+                    return None
+            price = self._best = max(self._window) if self._bids else min(self._window)
         return price, self.levels[price]
 
     def top(self, count: int) -> tuple[Level, ...]:
-        """The best ``count`` levels, best first. The window must be up to date."""
+        """The best ``count`` levels, best first. The window must be right."""
+        if len(self._window) > self._widest:
+            self.narrow()
         if len(self._window) < count and not self._whole:
             self._width = max(self._width, 2 * count)
             self._widest = 3 * self._width

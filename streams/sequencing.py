@@ -25,13 +25,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .book import MAX_LOG, OrderBook
+from .book import OrderBook
 from .venue import BookDelta, BookSnapshot, Route
 
 __all__ = ["BookKeeper", "Clock", "RULES", "Rule"]
 
 MAX_HELD = 5000     # deltas kept while a snapshot is awaited; older ones are of no use then
-_NEVER = -1         # no delta links to this: sends every delta down the slow path
+_NEVER = -1 << 80    # no delta links to this: sends every delta down the slow path
+MAX_REPEATS = 32    # updates in a row that a live book knows already: more, and the numbering began anew
 
 
 class Rule(NamedTuple):
@@ -87,8 +88,8 @@ class BookKeeper:
     """
 
     __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "_rule", "_step", "_bids", "_asks",
-                 "_bid_levels", "_ask_levels", "_held", "_last", "_resume", "_bridging", "_changed",
-                 "_lost")
+                 "_bid_levels", "_ask_levels", "_held", "_last", "_resume", "_bridging", "_repeats",
+                 "_changed", "_lost")
 
     def __init__(
         self, book: OrderBook, route: Route, rule: str, clock: Clock,
@@ -110,6 +111,7 @@ class BookKeeper:
         self._last = 0                  # sequence number of the last snapshot
         self._resume = _NEVER           # what ``expect`` was before the book was marked stale
         self._bridging = False          # a snapshot is in, its first delta is not
+        self._repeats = (_NEVER, 0)     # how many old updates in a row, and what was expected instead
         self._changed = changed
         self._lost = lost
 
@@ -128,23 +130,22 @@ class BookKeeper:
         if delta.link != self.expect:
             self._irregular(delta)
             return
-        levels = self._bid_levels
-        levels.update(delta.bids)
-        if len(levels) > self._bids.limit:
-            self._bids.purge()
-        levels = self._ask_levels
-        levels.update(delta.asks)
-        if len(levels) > self._asks.limit:
-            self._asks.purge()
         book = self.book
+        bids, asks = self._bid_levels, self._ask_levels
+        if book.watched:
+            book.watched -= 1
+            self._bids.write(delta.bids)
+            self._asks.write(delta.asks)
+        else:
+            bids.update(delta.bids)
+            asks.update(delta.asks)
+        if len(bids) > self._bids.limit:
+            self._bids.purge()
+        if len(asks) > self._asks.limit:
+            self._asks.purge()
         book.last = last = delta.last
         book.time = delta.time
         self.expect = last + self._step
-        log = book.log
-        if log is not None:
-            log.append(delta)
-            if len(log) > MAX_LOG:
-                book.log = None
         clock = self.clock
         now = clock.now
         # The stamp is written last: a reader who sees the old one without the lock gets the memo of
@@ -158,15 +159,13 @@ class BookKeeper:
         if isinstance(delta, BookSnapshot):
             self.snapshot(delta) if self.sends_deltas else self._whole(delta)
         elif status == "stale" and self._resume != _NEVER:
-            self.expect, self._resume = self._resume, _NEVER
-            self._set("live", "data again")
-            self.apply(delta)
+            self._go_on(delta)
         elif self._bridging:
             self._bridge(delta)
         elif status != "live":
             self._held.append(delta)
         elif delta.last <= self.expect - self._step:
-            pass                                    # already in the book: a repeated update
+            self._repeated(delta)
         elif self._step and delta.link < self.expect:
             self.expect = delta.link                # dense: overlaps what is known; sizes are absolute
             self.apply(delta)
@@ -175,6 +174,27 @@ class BookKeeper:
             self._held.clear()
             self._held.append(delta)
             self.lose(f"gap: expected {expected}, got {got}", expected, got)
+
+    def _repeated(self, delta: BookDelta) -> None:
+        """An update that is in the book already."""
+        if self._repeats[0] != self.expect:
+            self._repeats = self.expect, 0
+        count = self._repeats[1] + 1
+        self._repeats = self.expect, count
+        if count > MAX_REPEATS:
+            self.lose(f"{count} updates older than the book: their numbering has begun anew")
+
+    def _go_on(self, delta: BookDelta) -> None:
+        """Data again, after a silence: the book goes on if nothing is missing."""
+        expect, self._resume = self._resume, _NEVER
+        if delta.link == expect:
+            self._set("live", "data again")
+            self.expect = expect
+            self.apply(delta)
+        else:
+            self._held.clear()
+            self._held.append(delta)
+            self.lose(f"gap: expected {expect}, got {delta.link}", expect, delta.link)
 
     def _bridge(self, delta: BookDelta) -> None:
         """The first delta that may follow the snapshot."""
@@ -227,7 +247,7 @@ class BookKeeper:
         self._asks.replace(snapshot.asks)
         self.book.last = snapshot.last
         self.book.time = snapshot.time
-        self.book.log = None
+        self.book.watched = 0
         self.book.stamp = self.clock.tick()
 
     def lose(self, reason: str, expected: int | None = None, got: int | None = None) -> None:
