@@ -7,6 +7,7 @@ The :class:`~streams.session.Session` of each connection writes through it, and 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -224,7 +225,7 @@ class Feed:
                       reason: str = "") -> None:
         """Announce a :class:`StatusChange`. Threads: any, holding no lock."""
         self.emit("status", StatusChange(
-            exchange=self.exchange, symbol=symbol, received=self.writer.clock.now, subject=subject,
+            exchange=self.exchange, symbol=symbol, received=time.time_ns(), subject=subject,
             status=status, previous=previous, reason=reason))
 
     def drain(self) -> None:

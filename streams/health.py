@@ -17,7 +17,7 @@ from .errors import StreamsError, TransportError
 from .feed import Feed
 from .refresh import Refresher
 from .transports.base import Transport
-from .venue import Venue
+from .venue import Route, Venue
 
 __all__ = ["Health", "Patient"]
 
@@ -49,7 +49,7 @@ class Health:
         stale_after: Seconds without data after which data counts as stale.
 
     Attributes:
-        last_data: When the last message came.
+        last_data: When the last message came that was more than a ping or an answer.
         last_life: When the peer last showed life in any way.
         last_sent: When something was last sent.
     """
@@ -68,6 +68,7 @@ class Health:
         self._last_look = 0.0
         self._probed: float | None = None
         self._looks = 0                     # since the probe
+        self._news: dict[Route, tuple[int, float]] = {}     # (stamp of the last data, when it was new)
 
     def opened(self, now: float) -> None:
         """The connection is established."""
@@ -129,18 +130,21 @@ class Health:
 
     def _look_for_stale(self, now: float) -> None:
         """Look for feeds that are connected but say nothing."""
-        feed, venue = self._feed, self._venue
-        steady = [(route, sink) for route, sink in feed.sinks.items()
-                  if route.channel.partition(":")[0] not in venue.sparse]
-        if not steady or now - self._opened <= self._stale_after:
-            return
+        feed, sparse = self._feed, self._venue.sparse
+        before, self._news = self._news, {}
+        for route, sink in feed.sinks.items():
+            if route.channel.partition(":")[0] not in sparse:
+                stamp, known = sink.last, before.get(route)
+                self._news[route] = known if known is not None and known[0] == stamp else (stamp, now)
+        silent = [route for route, (_, when) in self._news.items() if now - when > self._stale_after]
         reason = f"no data for {self._stale_after:g} s"
-        if now - self.last_data > self._stale_after:
+        if silent and now - self.last_data > self._stale_after:
             self._session.on_state("stale", reason)
             feed.mark("stale", reason)
             self._session.end(TransportError(f"connected, but {reason}"))
             return
-        limit = time.time_ns() - int(self._stale_after * 1e9)
-        for route, sink in steady:
-            if sink.ready and sink.last < limit:
+        for route in silent:
+            keeper = feed.keepers.get(route)
+            rebuilding = keeper is not None and keeper.sends_deltas and keeper.book.status == "syncing"
+            if not rebuilding and feed.subscriptions.state(route)[0] == "live":
                 self._refresher.silent(route, now, reason)

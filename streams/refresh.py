@@ -21,6 +21,9 @@ log = logging.getLogger("streams.refresh")
 
 FIRST_PAUSE = 0.1       # seconds between the first and the second attempt; doubles
 LONGEST_PAUSE = 10.0
+SHORTEST_PAUSE = 0.02   # seconds between two looks at what may not be sent yet
+SUSPICION = 60.0        # seconds until a silent feed is subscribed anew once more; doubles
+LONGEST_SUSPICION = 3600.0
 FRAME_PATIENCE = 5.0    # seconds an answer to a frame of the venue's own may take
 
 
@@ -63,7 +66,8 @@ class Refresher:
         self._rest = rest
         self._session = session
         self._wishes: dict[Route, _Wish] = {}
-        self._checked: dict[Route, float] = {}      # quiet books: when to suspect them again
+        # Those that are silent: when to ask again, and the pause after that.
+        self._checked: dict[Route, tuple[float, float]] = {}
         feed.on_lost = self.lost
         feed.on_live = self.live
 
@@ -74,6 +78,13 @@ class Refresher:
             return
         self._wishes[route] = _Wish(now)
         self._session.wake()
+
+    def adopt(self, route: Route, now: float) -> None:
+        """``route`` is new here, but the venue has been asked for its topics before: no answer will come."""
+        if route in self._feed.keepers and self._venue.refresh(route) is None:
+            self._feed.subscriptions.renew(route.topics)
+        else:
+            self.ask(route, now)
 
     def lost(self, route: Route, reason: str) -> None:
         """A book can not go on, or the snapshot that came was of no use: a new one is needed."""
@@ -91,15 +102,19 @@ class Refresher:
         self._wishes.pop(route, None)
 
     def silent(self, route: Route, now: float, reason: str) -> None:
-        """A live feed has said nothing for long. It may be quiet, or forgotten by the venue: mark
-        it, and subscribe it anew; then not again before twice that time."""
-        due, pause = self._checked.get(route, 0.0), 60.0
+        """A feed has said nothing for long. It may be quiet, or forgotten by the venue: mark it, and
+        subscribe it anew; as long as it stays silent, again after pauses that double."""
+        due, pause = self._checked.get(route, (now, SUSPICION))
         with self._feed.writer.lock:
             self._feed.sinks[route].silent(reason)
-        if now >= due:
-            self._checked[route] = now + pause
-            log.warning("%s %s: %s, subscribing anew", self._feed.exchange, route.symbol, reason)
-            self._subscribe_anew(route, now)
+        if now < due:
+            return
+        if now > due + pause:                       # it has spoken since
+            pause = SUSPICION
+        self._checked[route] = now + pause, min(2.0 * pause, LONGEST_SUSPICION)
+        log.warning("%s %s of %s: %s, subscribing anew", self._feed.exchange, route.channel, route.symbol,
+                    reason)
+        self._feed.subscriptions.renew(route.topics)
 
     def forget(self, route: Route) -> None:
         """Nobody wants it any more."""
@@ -109,26 +124,28 @@ class Refresher:
     def tick(self, now: float) -> None:
         """Ask for what is due."""
         for route, wish in list(self._wishes.items()):
-            if wish.due <= now and self._session.may_send(now):
+            if wish.due <= now:
                 self._ask_now(route, wish, now)
 
     def pause(self, now: float) -> float:
         """Seconds until something is due."""
-        return max(min((wish.due for wish in self._wishes.values()), default=now + 60.0) - now, 0.005)
+        first = min((wish.due for wish in self._wishes.values()), default=now + 60.0)
+        return max(first - now, SHORTEST_PAUSE)
 
     def _ask_now(self, route: Route, wish: _Wish, now: float) -> None:
+        how = self._venue.refresh(route)
+        if not isinstance(how, RestRequest) and not self._session.may_send(now):
+            return                                  # the venue's limit: soon
         wish.attempts += 1
         wish.asked = True
-        how = self._venue.refresh(route)
+        wish.due = now + FRAME_PATIENCE
         if isinstance(how, RestRequest):
             wish.due = now + 60.0                   # the answer moves it; REST has time-outs of its own
             self._rest.fetch(how, self._door(route, wish))
         elif how is not None:
-            wish.due = now + FRAME_PATIENCE
             self._session.send(how)
         else:
-            self._later(wish, now)
-            self._subscribe_anew(route, now)
+            self._feed.subscriptions.renew(route.topics)
 
     def _door(self, route: Route, wish: _Wish) -> Callable[[str, bytes | None, str, float], None]:
         """Where a REST answer comes in. Threads: a worker's; the rest happens in the network thread."""
@@ -154,8 +171,3 @@ class Refresher:
     def _later(self, wish: _Wish, now: float, at_least: float = 0.0) -> None:
         wish.asked = False
         wish.due = now + max(at_least, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(wish.attempts - 1, 10)))
-
-    def _subscribe_anew(self, route: Route, now: float) -> None:
-        """Unsubscribe and subscribe: the venue starts the feed from the beginning."""
-        self._session.send(self._venue.unsubscribe(route.topics))
-        self._feed.subscriptions.again(route.topics, now)

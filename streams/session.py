@@ -28,6 +28,7 @@ __all__ = ["Recording", "Session", "Verdict"]
 
 log = logging.getLogger("streams.session")
 
+JITTER = 0.25           # seconds by which messages may be closer together on arrival than when sent
 TICK = 0.25             # longest pause between two looks at what is due, seconds
 SAMPLES = 5             # malformed messages shown in the log, per connection
 UNANSWERED = 3          # times a subscription is sent before the connection counts as broken
@@ -84,7 +85,8 @@ class Session:
         self._until = until
         self._recorder = recorder
         self.on_state = on_state
-        self._pace = RollingWindow(*venue.limits.messages)
+        count, seconds = venue.limits.messages
+        self._pace = RollingWindow(count, seconds + JITTER)
         self._refresher = Refresher(feed, venue, rest, self)
         self._signals: deque[Signal] = deque()
         self._inbox: deque[Callable[[], None]] = deque()
@@ -145,6 +147,7 @@ class Session:
         if self._recorder is not None:
             self._recorder.received(self.name, messages, now)
         lock, noted, receive, left = writer.lock, feed.noted, self.venue.receive, iter(messages)
+        signals = len(self._signals)
         lock.acquire()
         try:
             while True:
@@ -165,7 +168,9 @@ class Session:
             lock.release()
         feed.counters.messages += len(messages)
         health = self._health
-        health.last_data = health.last_life = time.monotonic()
+        health.last_life = time.monotonic()
+        if len(messages) > len(self._signals) - signals:        # not only pings and answers
+            health.last_data = health.last_life
         store = feed.store
         if store.waiters:
             store.notify()
@@ -282,8 +287,8 @@ class Session:
         for batch in _batches(enter[:max(room, 0)], venue.limits.batch):
             if not self.may_send(now):
                 return
-            subscriptions.sent(batch, deadline)
-            self.send(venue.subscribe(batch))
+            batch = subscriptions.sent(batch, deadline)
+            self.send(venue.subscribe(batch) if batch else ())
             if venue.limits.ack is None:
                 self._acked(batch)
 
@@ -302,6 +307,8 @@ class Session:
             if route not in self._known:
                 self._known[route] = None
                 self.venue.add(route)
+                if feed.subscriptions.state(route)[0] == "live":
+                    self._refresher.adopt(route, time.monotonic())
 
     # -- what is due -------------------------------------------------------------------------------
 

@@ -27,9 +27,10 @@ class Topic:
         state: ``pending`` (to be asked for), ``sent`` (asked for), ``live`` or ``refused``.
         reason: Why it was refused, the venue's own words.
         due: Monotonic seconds: pending ones are not sent before, sent ones should be answered by then.
+        renewing: It is to be unsubscribed, and subscribed again.
     """
 
-    __slots__ = ("name", "users", "state", "reason", "due", "attempts")
+    __slots__ = ("name", "users", "state", "reason", "due", "attempts", "renewing")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -38,11 +39,22 @@ class Topic:
         self.reason = ""
         self.due = 0.0
         self.attempts = 0
+        self.renewing = False
 
     @property
     def on_server(self) -> bool:
         """Whether the venue has been asked for it on this connection."""
         return self.state in ("sent", "live")
+
+    @property
+    def to_leave(self) -> bool:
+        """Whether the venue is to be told that it is not wanted."""
+        return self.on_server and (self.renewing or not self.users)
+
+    @property
+    def to_enter(self) -> bool:
+        """Whether the venue is to be asked for it, when it is due."""
+        return self.state == "pending" and self.users > 0
 
 
 class Subscriptions:
@@ -130,6 +142,7 @@ class Subscriptions:
             self._waiting.clear()
             for name in list(self._topics):
                 topic = self._topics[name]
+                topic.renewing = False
                 if not topic.users:
                     self._forget(name)
                 elif topic.state != "refused":
@@ -140,24 +153,31 @@ class Subscriptions:
         """``(to unsubscribe, to subscribe)``: names of topics to send something about now."""
         if not self._open:
             return [], []
+        leave, enter = [], []
         with self._lock:
-            topics = [self._topics[name] for name in self._open if name in self._topics]
-        leave = [t.name for t in topics if t.on_server and not t.users]
-        enter = [t.name for t in topics if t.users and t.state == "pending" and t.due <= now]
+            for name in list(self._open):
+                topic = self._topics[name]
+                if topic.to_leave:
+                    leave.append(name)
+                elif not topic.to_enter:
+                    del self._open[name]        # wanted anew before anything was said about it
+                elif topic.due <= now:
+                    enter.append(name)
         return leave, enter
 
-    def sent(self, names: Iterable[str], deadline: float) -> None:
-        """These have been asked for; an answer is expected by ``deadline``. Those that nobody wants
-        any more by then are due for unsubscribing."""
+    def sent(self, names: Iterable[str], deadline: float) -> list[str]:
+        """These are about to be asked for; an answer is expected by ``deadline``. Returns those that
+        are still wanted."""
+        wanted = []
         with self._lock:
             for name in names:
-                self._open.pop(name, None)
                 topic = self._topics.get(name)
-                if topic is not None:
+                if topic is not None and topic.to_enter:
                     topic.state, topic.due = "sent", deadline
+                    self._open.pop(name, None)
                     self._waiting[name] = None
-                    if not topic.users:
-                        self._open[name] = None
+                    wanted.append(name)
+        return wanted
 
     def left(self, names: Iterable[str]) -> None:
         """The venue has been told that these are no longer wanted."""
@@ -168,7 +188,8 @@ class Subscriptions:
                 topic = self._topics.get(name)
                 if topic is None:
                     continue
-                if topic.users:                 # wanted anew in the meantime: ask again
+                topic.renewing = False
+                if topic.users:                 # to be renewed, or wanted anew in the meantime
                     topic.state, topic.due = "pending", 0.0
                     self._open[name] = None
                 else:
@@ -180,8 +201,17 @@ class Subscriptions:
             for name in names:
                 self._waiting.pop(name, None)
                 topic = self._topics.get(name)
-                if topic is not None and topic.state != "refused":
+                if topic is not None and topic.users and topic.state != "refused":
                     topic.state, topic.due = "pending", due
+                    self._open[name] = None
+
+    def renew(self, names: Iterable[str]) -> None:
+        """Have these unsubscribed and subscribed again: the venue starts them from the beginning."""
+        with self._lock:
+            for name in names:
+                topic = self._topics.get(name)
+                if topic is not None and topic.on_server:
+                    topic.renewing = True
                     self._open[name] = None
 
     def acked(self, names: Iterable[str]) -> list[str]:
@@ -206,6 +236,9 @@ class Subscriptions:
                 topic = self._topics.get(name)
                 if topic is None:
                     continue
+                if not topic.users:             # so much the better
+                    self._forget(name)
+                    continue
                 topic.reason = reason
                 topic.attempts += 1
                 if transient and topic.attempts < MAX_ATTEMPTS:
@@ -223,7 +256,7 @@ class Subscriptions:
         if not self._waiting:
             return []
         with self._lock:
-            return [n for n in self._waiting if n in self._topics and self._topics[n].due <= now]
+            return [name for name in self._waiting if self._topics[name].due <= now]
 
     def size(self) -> int:
         """How many topics there are, whatever their state."""
@@ -235,10 +268,12 @@ class Subscriptions:
             return sum(topic.on_server for topic in self._topics.values())
 
     def next_due(self) -> float | None:
-        """The earliest monotonic time at which a pending topic becomes due, or an answer overdue."""
+        """The earliest monotonic time at which something has to be sent, or an answer is overdue."""
         with self._lock:
-            names = [*self._open, *self._waiting]
-            return min((self._topics[n].due for n in names if n in self._topics), default=None)
+            times = [0.0 if topic.to_leave else topic.due
+                     for topic in map(self._topics.__getitem__, self._open)]
+            times += [self._topics[name].due for name in self._waiting]
+            return min(times, default=None)
 
     def _forget(self, name: str) -> None:
         self._topics.pop(name, None)

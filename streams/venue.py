@@ -92,7 +92,7 @@ class BookDelta(Protocol):
 class BookSnapshot(msgspec.Struct, frozen=True):
     """A whole book. ``last`` is its sequence number (0: none), ``time`` as in :class:`BookDelta`."""
 
-    link: ClassVar[int] = -2    # no delta is expected to link to this: the keeper looks closer
+    link: ClassVar[int] = -2 << 80      # no delta is expected to link to this: the keeper looks closer
 
     last: int
     bids: Sequence[Level]
