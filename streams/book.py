@@ -7,9 +7,9 @@ one moment. What writes an OrderBook, and decides whether an update fits, is in
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from .events import Level, Number
@@ -148,7 +148,7 @@ class OrderBook(_Reading):
                  "watched", "_best", "_memo", "_time_unit", "_sequenced", "_depth")
 
     def __init__(
-        self, exchange: str, symbol: str, lock: AbstractContextManager[Any], *,
+        self, exchange: str, symbol: str, lock: threading.RLock, *,
         time_unit: int = 1_000_000, sequenced: bool = True, depth: int | None = None,
     ) -> None:
         self.exchange = exchange
@@ -223,9 +223,13 @@ class OrderBook(_Reading):
     def touch(self) -> tuple[Level | None, Level | None]:
         known = self._best
         if known[0] != self.stamp:
-            with self.lock:
+            lock = self.lock
+            lock.acquire()                          # ``with`` costs a tenth of a microsecond more
+            try:
                 self._watch()
                 known = self._best = self.stamp, (self.bids.best(), self.asks.best())
+            finally:
+                lock.release()
         return known[1]
 
     def _current(self) -> _Memo:

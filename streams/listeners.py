@@ -159,11 +159,15 @@ class Inline(Listener):
             self._failed(error)
         ended = time.perf_counter()
         took = ended - begun
-        with self._lock:
+        lock = self._lock
+        lock.acquire()  # ``with`` costs a tenth of a microsecond more
+        try:
             self.handled += 1
             self.seconds += took
             if took > self.slowest:
                 self.slowest = took
+        finally:
+            lock.release()
         if ended > self._report_after:
             self._report_after = ended + REPORT_EVERY
             self.report()
