@@ -34,15 +34,15 @@ from .stream import Stream
 # one class per exchange, imported when first used: importing all venues takes longer than the rest
 if TYPE_CHECKING:
     from .exchanges import (
-        EXCHANGES, Alpaca, AlpacaCrypto, AlpacaOptions, Binance, BinanceFutures, Huobi, LongPollJson,
-        LongPollXml, NasdaqItch, Polygon, Redis,
+        EXCHANGES, Alpaca, AlpacaCrypto, AlpacaOptions, Binance, BinanceFutures, Huobi, Kraken,
+        LongPollJson, LongPollXml, NasdaqItch, Polygon, Redis,
     )
 
 __all__ = [
     "Alpaca", "AlpacaCrypto", "AlpacaOptions", "AuthenticationFailed", "Bar", "Binance", "BinanceFutures",
     "BookUpdate", "BookView", "ConfigurationError", "EXCHANGES", "Event", "Gap", "Huobi", "Imbalance",
-    "LongPollJson", "LongPollXml", "MarketStatus", "MissingDependency", "NasdaqItch", "News", "NoData",
-    "NotReady", "OrderBook", "Polygon", "PriceBand", "Quote", "Redis", "StaleData", "StatusChange",
+    "Kraken", "LongPollJson", "LongPollXml", "MarketStatus", "MissingDependency", "NasdaqItch", "News",
+    "NoData", "NotReady", "OrderBook", "Polygon", "PriceBand", "Quote", "Redis", "StaleData", "StatusChange",
     "StopTimeout", "Store", "Stream", "StreamManager", "StreamsError", "SubscriptionRefused", "Ticker",
     "Trade", "TradeCorrection", "TransportError", "Value",
 ]

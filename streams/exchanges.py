@@ -14,13 +14,14 @@ from .venues.alpaca import AlpacaCryptoVenue, AlpacaOptionsVenue, AlpacaVenue
 from .venues.binance import BinanceFuturesVenue, BinanceVenue
 from .venues.htx import HuobiVenue
 from .venues.itch import NasdaqItch as NasdaqItchVenue
+from .venues.kraken import KrakenVenue
 from .venues.longpoll import LongPollJsonVenue, LongPollXmlVenue
 from .venues.polygon import PolygonVenue
 from .venues.redis import RedisVenue
 
 __all__ = [
     "Alpaca", "AlpacaCrypto", "AlpacaOptions", "Binance", "BinanceFutures", "EXCHANGES", "Huobi",
-    "LongPollJson", "LongPollXml", "NasdaqItch", "Polygon", "Redis", "exchange",
+    "Kraken", "LongPollJson", "LongPollXml", "NasdaqItch", "Polygon", "Redis", "exchange",
 ]
 
 
@@ -40,6 +41,12 @@ class Huobi(Stream):
     """Huobi (HTX) spot. See :class:`Stream`, and :class:`streams.venues.htx.HuobiVenue`."""
 
     venue: ClassVar[type[Venue]] = HuobiVenue
+
+
+class Kraken(Stream):
+    """Kraken spot. See :class:`Stream`, and :class:`streams.venues.kraken.KrakenVenue`."""
+
+    venue: ClassVar[type[Venue]] = KrakenVenue
 
 
 class Alpaca(Stream):
@@ -92,8 +99,8 @@ class Redis(Stream):
 
 EXCHANGES: dict[str, type[Stream]] = {
     name: kind
-    for kind in (Binance, BinanceFutures, Huobi, Alpaca, AlpacaCrypto, AlpacaOptions, Polygon, NasdaqItch,
-                 LongPollXml, LongPollJson, Redis)
+    for kind in (Binance, BinanceFutures, Huobi, Kraken, Alpaca, AlpacaCrypto, AlpacaOptions, Polygon,
+                 NasdaqItch, LongPollXml, LongPollJson, Redis)
     for name in (kind.venue.name, *kind.venue.aliases)
 }
 

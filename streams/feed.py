@@ -258,7 +258,10 @@ class Feed:
         log.info("%s %s: order book is %s%s", self.exchange, symbol, status, f" ({reason})" if reason else "")
         self.status_change("book", status, symbol=symbol, reason=reason)
 
-    def _book_lost(self, keeper: BookKeeper, reason: str, expected: int | None, got: int | None) -> None:
+    def _book_lost(self, keeper: BookKeeper, reason: str, expected: int | None, got: int | None,
+                   checksum: bool) -> None:
+        if checksum:
+            self.count("checksum_failures")
         if expected is not None and got is not None:
             self.count("gaps")
             gap = Gap(exchange=self.exchange, symbol=keeper.route.symbol, received=keeper.clock.now,

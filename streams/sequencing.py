@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .book import OrderBook
-from .venue import BookDelta, BookSnapshot, Route
+from .venue import BookBroken, BookDelta, BookSnapshot, Route
 
 __all__ = ["BookKeeper", "Clock", "RULES", "Rule"]
 
@@ -83,8 +83,9 @@ class BookKeeper:
         rule: Name of a rule above.
         clock: Of the stream that feeds it.
         changed: Called as ``changed(keeper, status, reason)`` after each change of status.
-        lost: Called as ``lost(keeper, reason, expected, got)`` when a new snapshot is needed; the
-            numbers are None unless it was a gap in the sequence.
+        lost: Called as ``lost(keeper, reason, expected, got, checksum)`` when a new snapshot is needed;
+            the numbers are None unless it was a gap in the sequence, ``checksum`` says whether it was
+            a checksum that differed.
     """
 
     __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "_rule", "_step", "_bids", "_asks",
@@ -94,7 +95,7 @@ class BookKeeper:
     def __init__(
         self, book: OrderBook, route: Route, rule: str, clock: Clock,
         changed: Callable[[BookKeeper, str, str], None],
-        lost: Callable[[BookKeeper, str, int | None, int | None], None],
+        lost: Callable[[BookKeeper, str, int | None, int | None, bool], None],
     ) -> None:
         self.book = book
         self.route = route
@@ -158,6 +159,9 @@ class BookKeeper:
         status = self.book.status
         if isinstance(delta, BookSnapshot):
             self.snapshot(delta) if self.sends_deltas else self._whole(delta)
+        elif isinstance(delta, BookBroken):
+            self._held.clear()
+            self.lose(delta.reason, checksum=delta.checksum)
         elif status == "stale" and self._resume != _NEVER:
             self._go_on(delta)
         elif self._bridging:
@@ -217,7 +221,8 @@ class BookKeeper:
         first = next((d for d in self._held if d.last > snapshot.last), None)
         if (first is not None and self._rule.sequenced
                 and not self._rule.bridges(first.link, first.last, snapshot.last)):
-            self._lost(self, f"snapshot {snapshot.last} is too old for update {first.link}", None, None)
+            self._lost(self, f"snapshot {snapshot.last} is too old for update {first.link}", None, None,
+                       False)
             return
         self._write_whole(snapshot)
         self._last = snapshot.last
@@ -250,12 +255,13 @@ class BookKeeper:
         self.book.watched = 0
         self.book.stamp = self.clock.tick()
 
-    def lose(self, reason: str, expected: int | None = None, got: int | None = None) -> None:
+    def lose(self, reason: str, expected: int | None = None, got: int | None = None, *,
+             checksum: bool = False) -> None:
         """The book can not be trusted any more: ``syncing`` until a snapshot comes."""
         self.expect = self._resume = _NEVER
         self._bridging = False
         self._set("syncing", reason)
-        self._lost(self, reason, expected, got)
+        self._lost(self, reason, expected, got, checksum)
 
     def disconnected(self, status: str, reason: str) -> None:
         """The connection is gone (``stale``), or will not come back (``closed``): nothing that was

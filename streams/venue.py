@@ -8,7 +8,8 @@ serves ONE connection (a reconnect makes a new one), and is called from one thre
 subscription. What concerns the whole conversation (a pong to send, an acknowledgement, an error
 of the venue's) is an item whose route is :attr:`Venue.session` and whose event is one of the
 *signals* below. Data items carry a public event of :mod:`streams.events`, or, for books, a
-:class:`BookDelta` or a :class:`BookSnapshot`.
+:class:`BookDelta`, a :class:`BookSnapshot`, or, in the place of one that can not be used, a
+:class:`BookBroken`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .events import Event, Level, Ticker
 from .symbols import SymbolStyle, native_symbol
 
 __all__ = [
-    "Acked", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize", "Item", "Limits",
+    "Acked", "BookBroken", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize", "Item", "Limits",
     "Malformed", "Notice", "Ready", "Reconnect", "Refused", "Reply", "RestRequest", "Resync",
     "Route", "Signal", "Unsubscribed", "Venue",
 ]
@@ -97,6 +98,28 @@ class BookSnapshot(msgspec.Struct, frozen=True):
     last: int
     bids: Sequence[Level]
     asks: Sequence[Level]
+    time: int = 0
+
+
+class BookBroken(msgspec.Struct, frozen=True):
+    """In the place of a delta or a snapshot: what came does not fit, and the book has to be rebuilt.
+
+    An item of the book's own route and no signal, because signals are looked at after the batch: this
+    way nobody ever sees the book ``live`` in a state that the venue has disproved. To its rule it is an
+    empty delta that fits nowhere.
+
+    Attributes:
+        reason: For people.
+        checksum: It was the venue's checksum that differed; counted as ``checksum_failures``.
+    """
+
+    link: ClassVar[int] = -2
+
+    reason: str
+    checksum: bool = False
+    last: int = 0
+    bids: Sequence[Level] = ()
+    asks: Sequence[Level] = ()
     time: int = 0
 
 
