@@ -155,18 +155,20 @@ class Feed:
                 self._wire(route)
 
     def _wire(self, route: Route) -> None:
-        """Lead a route's events to its sink, and past the handlers if any wants them."""
-        sink = self.sinks[route]
+        """Lead a route's events to its sink, past the handlers if any wants them, and past a tap."""
+        apply = self._way(route, self.sinks[route])
+        tap = self.handlers.tap
+        route.apply = apply if tap is None else tap.wrap(self, route, apply)
+
+    def _way(self, route: Route, sink: Sink) -> Callable[[Any], None]:
         if route.symbol.endswith("*"):
-            route.apply = self._noting_any(sink, route)
-            return
+            return self._noting_any(sink, route)
         listeners = self.handlers.listeners(f"{self.exchange}.{route.channel}.{route.symbol}")
         if not listeners:
-            route.apply = sink.apply
-        elif isinstance(sink, BookKeeper):
-            route.apply = self._noting_book(sink, listeners)
-        else:
-            route.apply = self._noting(sink, listeners)
+            return sink.apply
+        if isinstance(sink, BookKeeper):
+            return self._noting_book(sink, listeners)
+        return self._noting(sink, listeners)
 
     def _noting(self, sink: Sink, listeners: tuple[Listener, ...]) -> Callable[[Event], None]:
         apply, note, offer = sink.apply, self.noted.append, _offering(listeners)
@@ -248,6 +250,8 @@ class Feed:
 
     def _book_changed(self, keeper: BookKeeper, status: str, reason: str) -> None:
         book = keeper.book
+        if self.handlers.tap is not None:
+            self.handlers.tap.changed(self, keeper.route, status, reason)
         if status == "live":
             # Over that of another stream, perhaps: one that was stopped before this one was started.
             self.store.orderbooks.setdefault(self.exchange, Table())[book.symbol] = book

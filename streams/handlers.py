@@ -60,6 +60,24 @@ class Handlers:
         self._leaving: list[tuple[Listener, threading.Thread]] = []
         self._closers: list[int] = []
         self._mode = OPEN
+        self._tap: Any = None
+
+    @property
+    def tap(self) -> Any:
+        """Who notes all that streams write (:class:`streams.journal.Tap`), or None. Threads: any."""
+        return self._tap
+
+    def set_tap(self, tap: Any) -> None:
+        """Set or remove it. Threads: any.
+
+        Raises:
+            ConfigurationError: There is one already.
+        """
+        with self._lock:
+            if tap is not None and self._tap is not None:
+                raise ConfigurationError("what these streams write is published already; stop that first")
+            self._tap = tap
+            self._version += 1
 
     @property
     def version(self) -> int:
