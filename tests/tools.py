@@ -94,3 +94,17 @@ class NaiveBook:
 def exact(levels: Any) -> list[tuple[Decimal, Decimal]]:
     """Levels as Decimals: float levels by their shortest digits."""
     return [(Decimal(str(price)), Decimal(str(size))) for price, size in levels]
+
+
+class Delta:
+    """A change of a book, as :class:`streams.venue.BookDelta` describes it."""
+
+    def __init__(self, link: int, last: int, bids: Any = (), asks: Any = (), time: int = 0) -> None:
+        self.link = link
+        self.last = last
+        self.bids = bids
+        self.asks = asks
+        self.time = time
+
+    def __repr__(self) -> str:
+        return f"<Delta {self.link}..{self.last}>"
