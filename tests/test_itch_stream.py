@@ -125,8 +125,8 @@ def test_after_every_accident_the_books_are_true_again(sim: ItchSim, itch: Any, 
     settle(stream, sim)
     sim.inject(ACCIDENTS[accident])
     sim.advance(3000)
-    if accident == "no heartbeats":
-        wait_until(lambda: stream.status()["reconnects"], what="a server without heartbeats is given up")
+    if accident in ("drop", "reset", "mute", "half a packet", "no heartbeats"):
+        wait_until(lambda: stream.status()["reconnects"], what="the connection is replaced")
     elif accident in ("skipped", "repeated"):
         # Nothing in the protocol tells, until some later message does not fit.
         wait_until(lambda: sim.advance(2000) and stream.status()["malformed"], 20.0)
@@ -147,8 +147,8 @@ def test_reconnects_lose_nothing_and_repeat_nothing(sim: ItchSim, itch: Any) -> 
         sim.advance(1000)
         sim.inject(FAULTS["reset" if n % 2 else "drop"])
         sim.advance(500)
+        wait_until(lambda: stream.status()["reconnects"] > n)
         settle(stream, sim)
-    assert stream.status()["reconnects"] >= 8
     truth = [packet[26:34] if packet[3:4] in (b"E", b"C") else packet[39:47] for packet in sim.market.packets
              if packet[3:4] in (b"E", b"P") or packet[3:4] == b"C" and packet[34:35] == b"Y"]
     mine = [trade.id for trade in trades if isinstance(trade, Trade) and trade.conditions[:1] != ("Q",)]
