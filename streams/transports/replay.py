@@ -5,7 +5,8 @@ Parameters of the address:
 ``speed``
     1 (as recorded) unless given; 10 is ten times as fast, 0 as fast as possible.
 ``conn``
-    Plays one of the connections in the file; all of them together unless given.
+    Plays one of the connections in the file, or those that match, where it has ``*`` or ``[0-9]``
+    in it; all of them together unless given.
 
 What a stream sends is swallowed. What it asks by REST, :meth:`ReplayTransport.http` answers from the
 recording: at the place of an answer in the recording, the frames wait until it has been asked for,
@@ -20,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from urllib.request import url2pathname
@@ -84,7 +86,7 @@ class Playback:
             number, record = found
             if record.kind in ("connect", "recv") and self._follows(record):
                 return True
-            if record.kind == "http":
+            if record.kind == "http" and self._follows(record):
                 self._pass(number, record)
             self._next = None
         return False
@@ -93,7 +95,7 @@ class Playback:
         """One conversation; the last step says how it ended. Threads: as :meth:`begin`."""
         while (found := self._peek()) is not None:
             number, record = found
-            if record.kind == "http":
+            if record.kind == "http" and self._follows(record):
                 self._next = None
                 self._pass(number, record)
                 yield Step(record.time, [], answer=number)
@@ -155,7 +157,7 @@ class Playback:
         return self._next
 
     def _follows(self, record: Record) -> bool:
-        return not self._conn or record.stream == self._conn
+        return not self._conn or fnmatchcase(record.stream, self._conn)
 
     def _batch(self, record: Record) -> Step:
         """Messages that were received at once, or simply a number of them when speed does not matter."""

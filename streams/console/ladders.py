@@ -1,0 +1,137 @@
+"""Order books level by level, side by side: the asks above, the bids below, the last trades under them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..events import Level
+from . import figures
+from .board import DEPTH, TRADES, Picture, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+__all__ = ["LADDER_WIDTH", "Ladders", "ladders_height", "levels_that_fit"]
+
+LADDER_WIDTH = 38       # characters of the narrowest ladder, its border included
+_MOST_WIDTH = 60
+_FIXED = 3              # lines of a ladder that are neither levels nor trades: border, and the middle
+
+
+def _beside(count: int, width: int) -> int:
+    """How many ladders there are side by side."""
+    return max(min(count, width // LADDER_WIDTH), 1)
+
+
+def levels_that_fit(count: int, width: int, height: int) -> int:
+    """Levels a side of ``count`` ladders in that room; 0 when there is not enough for two."""
+    if not count:
+        return 0
+    return next((levels for levels in range(DEPTH, 1, -1)
+                 if ladders_height(count, width, levels) <= height), 0)
+
+
+def ladders_height(count: int, width: int, levels: int) -> int:
+    """Lines that ``count`` ladders take."""
+    rows = -(-count // _beside(count, width))
+    return rows * (2 * levels + _FIXED + _trades_below(levels))
+
+
+def _trades_below(levels: int) -> int:
+    return 0 if levels <= 3 else max(levels // 3, 1)
+
+
+class Ladders:
+    """Draws them.
+
+    Args:
+        styles: Of statuses.
+        ascii: Use no other characters.
+    """
+
+    def __init__(self, styles: Mapping[str, str], ascii: bool) -> None:
+        self._styles = styles
+        self._bar = figures.ascii_bar if ascii else figures.bar
+        self._digits = figures.Digits()
+
+    def drawn(self, picture: Picture, width: int, levels: int) -> tuple[RenderableType, int]:
+        """All books of a picture, and how many lines they take."""
+        from rich.table import Table
+        beside = _beside(len(picture.rows), width)
+        each = min(width // beside, _MOST_WIDTH)
+        grid = Table.grid()
+        for _ in range(beside):
+            grid.add_column(width=each)
+        panels = [self._panel(picture, row, each, levels) for row in picture.rows]
+        for at in range(0, len(panels), beside):
+            grid.add_row(*panels[at:at + beside])
+        return grid, ladders_height(len(panels), width, levels)
+
+    def _panel(self, picture: Picture, row: Row, width: int, levels: int) -> RenderableType:
+        from rich.panel import Panel
+        from rich.text import Text
+        status = Text(row.status, self._styles.get(row.status, ""))
+        title = Text(f"{row.exchange} {row.symbol} ", "bold").append_text(status)
+        stream = picture.stream(row.stream)
+        facts = [figures.age(row.age(picture.now)), f"{figures.rate(stream.rate)}/s" if stream else ""]
+        body = self._levels(row, width - 4, levels)
+        if trades := _trades_below(levels):
+            body.append("\n").append_text(self._trades(row, width - 4, trades))
+        return Panel(body, title=title, title_align="left", subtitle=" ".join(filter(None, facts)),
+                     subtitle_align="right", border_style="dim", padding=(0, 1), width=width)
+
+    def _levels(self, row: Row, width: int, levels: int) -> Text:
+        from rich.text import Text
+        asks, bids = row.asks[:levels], row.bids[:levels]
+        largest = max((float(size) for _, size in (*asks, *bids)), default=0.0)
+        self._learn(row, (*asks, *bids))
+        blank = Text("")
+        lines = [blank] * (levels - len(asks))
+        lines += [self._level(row, level, "red", largest, width) for level in reversed(asks)]
+        lines.append(self._middle(row, width))
+        lines += [self._level(row, level, "green", largest, width) for level in bids]
+        lines += [blank] * (levels - len(bids))
+        return Text("\n").join(lines)
+
+    def _learn(self, row: Row, levels: Sequence[Level]) -> None:
+        """Look at all numbers first, so that all are shown with the same number of places."""
+        for price, size in levels:
+            self._digits.show(price, row.exchange, row.symbol, "price")
+            self._digits.show(size, row.exchange, row.symbol, "size")
+
+    def _level(self, row: Row, level: Level, colour: str, largest: float, width: int) -> Text:
+        from rich.text import Text
+        price = self._digits.show(level[0], row.exchange, row.symbol, "price")
+        size = self._digits.show(level[1], row.exchange, row.symbol, "size")
+        line = Text(f"{price:>12} ", colour, no_wrap=True).append(f"{size:>12} ", "default")
+        room = width - len(line)
+        if room > 0 and largest > 0:
+            line.append(self._bar(float(level[1]) / largest, room), f"dim {colour}")
+        return line
+
+    def _middle(self, row: Row, width: int) -> Text:
+        from rich.text import Text
+        if row.detail and row.bid is None and row.ask is None:
+            return Text(row.detail[:width], "yellow", no_wrap=True)
+        words = []
+        if row.spread is not None:
+            words.append(f"spread {self._digits.show(row.spread, row.exchange, row.symbol, 'price')}")
+        if row.last is not None:
+            words.append(f"last {self._digits.show(row.last, row.exchange, row.symbol, 'price')}")
+        return Text("  ".join(words)[:width], "bold", no_wrap=True)
+
+    def _trades(self, row: Row, width: int, count: int) -> Text:
+        from rich.text import Text
+        lines = []
+        for trade in row.trades[:min(count, TRADES)]:
+            price = self._digits.show(trade.price, row.exchange, row.symbol, "price")
+            size = self._digits.show(trade.size, row.exchange, row.symbol, "size")
+            text = f"{price:>12} {size:>12} {trade.side or '':4}"
+            if width >= len(text) + 9:
+                text += " " + figures.clock(trade.received)[:8]
+            style = {"buy": "green", "sell": "red"}.get(trade.side or "", "")
+            lines.append(Text(text[:width], f"dim {style}", no_wrap=True))
+        lines += [Text("")] * (count - len(lines))
+        return Text("\n").join(lines)
