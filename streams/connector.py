@@ -69,7 +69,8 @@ class Connector:
 
     Attributes:
         control: Held while session, transport and flags change, and while routes are reconciled by
-            anybody but the network thread of a session.
+            anybody but the network thread of a session. No handler is ever called under it.
+        ended: Set when the present run has ended; each run has one of its own.
     """
 
     def __init__(self, feed: Feed, way: Way, lifecycle: Lifecycle) -> None:
@@ -84,19 +85,33 @@ class Connector:
         self._poke = threading.Event()          # the thread should look again at what is wanted of it
         self._ending = False
         self._pausing = False
+        self._running = False
+        self.ended = threading.Event()
+        self.ended.set()
 
     # -- from outside: any thread -------------------------------------------------------------------
 
     def begin(self) -> None:
         """A new run is about to start. Threads: the one that starts it, holding ``control``."""
         self._ending = False
+        self._running = True
+        self.ended = threading.Event()
         self._poke.clear()
 
-    def end(self) -> None:
-        """Have :meth:`run` return soon."""
+    def leave(self) -> None:
+        """The run is over; from now on those who change something act on it themselves."""
+        with self.control:
+            self._running = False
+            self._follow()
+        self.feed.announce()
+
+    def end(self) -> threading.Event:
+        """Have :meth:`run` return soon. Returns :attr:`ended` of the run that was asked."""
         with self.control:
             self._ending = True
+            ended = self.ended
         self._finish()
+        return ended
 
     def pause(self) -> None:
         """Close the connection, and stay away until :meth:`resume`."""
@@ -125,16 +140,22 @@ class Connector:
         if transport is not None:
             transport.abort()
 
-    def changed(self, running: bool) -> None:
+    def changed(self) -> None:
         """Routes or handlers have changed: have somebody act on it, the caller if nothing runs."""
         with self.control:
-            session = self.session
-            if session is None and not running:
-                self.feed.rewire()
-                self.feed.reconcile()
+            session, running = self.session, self._running
+            if not running:
+                self._follow()
+        if not running:
+            self.feed.announce()
         self._poke.set()
         if session is not None:
             session.wake()
+
+    def _follow(self) -> None:
+        """Act on changes of routes and handlers. Holding ``control``."""
+        self.feed.rewire()
+        self.feed.reconcile()
 
     # -- the stream's thread ------------------------------------------------------------------------
 
@@ -171,8 +192,8 @@ class Connector:
         self._poke.wait(seconds)
         self._poke.clear()
         with self.control:
-            self.feed.rewire()
-            self.feed.reconcile()
+            self._follow()
+        self.feed.announce()
 
     def _back_off(self, delay: float) -> None:
         now = time.monotonic()

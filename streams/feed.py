@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -78,7 +79,7 @@ class Feed:
         self.counters = Counters()
         self.sinks: dict[Route, Sink] = {}
         self.keepers: dict[Route, BookKeeper] = {}
-        self.deferred: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.on_lost: Callable[[Route, str], None] = _ignore
         self.on_live: Callable[[Route], None] = _ignore
         self.noted: list[tuple[Offer, Event]] = []
@@ -92,7 +93,8 @@ class Feed:
     # -- routes -----------------------------------------------------------------------------------
 
     def reconcile(self) -> None:
-        """Give each wanted route its place in the store, and take away those of the others.
+        """Give each wanted route its place in the store, and take away those of the others. To be followed
+        by :meth:`announce`.
 
         Threads: the network thread, or, while none runs, one at a time.
         """
@@ -129,7 +131,6 @@ class Feed:
             books = self.store.orderbooks.get(self.exchange, Table())
             if keeper is not None and books.get(route.symbol) is keeper.book:
                 del books[route.symbol]
-        self.drain()
 
     def mark(self, status: str, reason: str) -> None:
         """The connection is gone: mark what depends on it (``stale``, ``closed``)."""
@@ -231,13 +232,19 @@ class Feed:
             status=status, previous=previous, reason=reason))
 
     def drain(self) -> None:
-        """Do what was noted under the lock. Threads: whoever held it, holding it no more."""
-        while self.deferred:
-            calls, self.deferred = self.deferred, []
-            for call, args in calls:
-                call(*args)
+        """Do what was noted under the lock. Threads: network, holding no lock."""
+        self.announce()
         if self.noted:
             self.deliver()
+
+    def announce(self) -> None:
+        """Make the calls that were put off. Threads: any, holding no lock."""
+        while True:
+            try:
+                call, args = self.deferred.popleft()
+            except IndexError:
+                return
+            call(*args)
 
     def deliver(self) -> None:
         """Offer what was noted to the handlers. Threads: network, holding no lock."""

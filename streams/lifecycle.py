@@ -35,18 +35,27 @@ class Lifecycle:
         self._announce = announce
 
     def set(self, state: str, reason: str = "") -> None:
-        """Enter a state."""
+        """Enter a state, and announce it. Holding no lock: handlers may be called."""
+        self.enter(state, reason)()
+
+    def enter(self, state: str, reason: str = "") -> Callable[[], None]:
+        """Enter a state; what announces it is returned, to be called when no lock is held."""
         previous = self.state
-        if state != previous:
-            self.state = state
-            self.since = time.time_ns()
-            self._announce(previous, state, reason)
+        if state == previous:
+            return _nothing
+        self.state = state
+        self.since = time.time_ns()
+        return lambda: self._announce(previous, state, reason)
+
+
+def _nothing() -> None:
+    """Nothing has changed, so there is nothing to announce."""
 
 
 class Stoppable(Protocol):
     """What :func:`at_exit` needs of a stream."""
 
-    def ask_to_stop(self) -> None: ...
+    def ask_to_stop(self) -> object: ...
     def abort(self) -> None: ...
     def join(self, timeout: float | None = None) -> None: ...
 

@@ -117,6 +117,8 @@ class Stream(threading.Thread):
             facts.limits.stale_after if stale_after is None else stale_after, recorder, schedule,
             backoff or Backoff(), bool(self._options["api_key"]), playback)
         self._connector = Connector(self.feed, self._way, self.lifecycle)
+        self._renewal = threading.Lock()        # held while this thread is made anew, or looked at
+        self._announce_start: Callable[[], None]
         self._given_rest = rest
         self._rest_address = rest_address(facts, rest_url), rest_limit or facts.limits.rest
         super().__init__(name=self._title, daemon=True)
@@ -155,8 +157,8 @@ class Stream(threading.Thread):
         Raises:
             ConfigurationError: It is running.
         """
-        with self._connector.control:
-            if self.is_alive():
+        with self._connector.control, self._renewal:
+            if super().is_alive():
                 raise ConfigurationError(f"{self._title} is running already; stop() it first")
             if self.lifecycle.state != "new":
                 # A thread object runs once; made anew, the same object may run again.
@@ -164,7 +166,7 @@ class Stream(threading.Thread):
             self._connector.begin()
             if self._own_handlers:
                 self.handlers.open()
-            self.lifecycle.set("connecting")
+            self._announce_start = self.lifecycle.enter("connecting")
             _RUNNING.add(self)
             super().start()
         self.feed.count("starts")
@@ -182,27 +184,56 @@ class Stream(threading.Thread):
             Whether the thread has ended.
         """
         deadline = time.monotonic() + timeout
-        self.ask_to_stop()
+        ended = self.ask_to_stop()
         if threading.current_thread() is self:
             self.abort()
             return False
-        if self.is_alive():
-            self.join(min(POLITE, timeout))
-            if self.is_alive():
-                self.abort()
-                self.join(max(deadline - time.monotonic(), 0.0))
-        if self.is_alive():
-            return False
+        if not ended.wait(min(POLITE, timeout)):
+            self.abort()
+            if not ended.wait(max(deadline - time.monotonic(), 0.0)):
+                return False
+        self._join_run(ended)
         with self._connector.control:
-            if self.lifecycle.state == "new":
-                self.lifecycle.set("stopped")
+            new = self.lifecycle.state == "new"
+            announce = self.lifecycle.enter("stopped") if new else None
+        if announce is not None:
+            announce()
         if self._own_handlers:
-            self.handlers.close(max(deadline - time.monotonic(), 0.0))
+            self._close_handlers(ended, max(deadline - time.monotonic(), 0.0))
         return True
 
-    def ask_to_stop(self) -> None:
-        """The first half of :meth:`stop`: asks, and waits for nothing."""
-        self._connector.end()
+    def _close_handlers(self, ended: threading.Event, timeout: float) -> None:
+        """Close the handlers, unless another thread has started the stream anew meanwhile."""
+        if self._connector.ended is ended:
+            self.handlers.close(timeout)
+            with self._connector.control:
+                if self._connector.ended is not ended:
+                    self.handlers.open()
+
+    def is_alive(self) -> bool:
+        """See ``threading.Thread.is_alive``."""
+        with self._renewal:
+            return super().is_alive()
+
+    def join(self, timeout: float | None = None) -> None:
+        """See ``threading.Thread.join``: waits for the present run of the stream."""
+        if self.ident is None or threading.current_thread() is self:
+            super().join(timeout)               # which says that this can not be
+        ended = self._connector.ended
+        if ended.wait(timeout):
+            self._join_run(ended)
+
+    def _join_run(self, ended: threading.Event) -> None:
+        """Wait for the thread of a run that has ended: a matter of microseconds."""
+        # While another thread looks at it, this object must not be made anew.
+        with self._renewal:
+            if self._connector.ended is ended and self.ident is not None:
+                super().join()
+
+    def ask_to_stop(self) -> threading.Event:
+        """The first half of :meth:`stop`: asks, and waits for nothing. The event is set when the run
+        that was asked has ended."""
+        return self._connector.end()
 
     def abort(self) -> None:
         """End the present connection by force, whatever it is doing. Never blocks."""
@@ -321,10 +352,11 @@ class Stream(threading.Thread):
 
     def _changed(self) -> None:
         """What is wanted has changed: have somebody act on it."""
-        self._connector.changed(self.is_alive())
+        self._connector.changed()
 
     def run(self) -> None:
         """The thread's work. Called by the thread itself."""
+        self._announce_start()
         rest, own = self._rest_source()
         failed = True
         try:
@@ -341,6 +373,8 @@ class Stream(threading.Thread):
             self.lifecycle.set("failed" if failed else "stopped")
             self.feed.count("stops")
             self.store.notify()
+            self._connector.leave()
+            self._connector.ended.set()
 
     def _rest_source(self) -> tuple[RestSource, Rest | None]:
         """Where snapshots come from, and what of it has to be closed afterwards."""
@@ -373,6 +407,7 @@ def _forget_threads() -> None:
         _RUNNING.discard(stream)
         stream.lifecycle = Lifecycle(stream._announce, "stopped")
         stream._connector = Connector(stream.feed, stream._way, stream.lifecycle)
+        stream._renewal = threading.Lock()
 
 
 at_exit(lambda: list(_RUNNING))
