@@ -112,7 +112,8 @@ def test_the_polling_loop_of_any_other_exchange(sim: ItchSim) -> None:
 ACCIDENTS = {
     "drop": FAULTS["drop"], "reset": FAULTS["reset"], "mute": FAULTS["mute"],
     "half a packet": FAULTS["stall"],
-    "no heartbeats": FAULTS["no_heartbeats"], "skipped": FAULTS["skip"], "repeated": FAULTS["duplicate"],
+    "no heartbeats": FAULTS["no_heartbeats"],
+    "skipped": FAULTS["skip"](code="AF"), "repeated": FAULTS["duplicate"](code="AF"),
     **{f"garbage {kind}": FAULTS["garbage"](kind=kind) for kind in (
         "truncated", "long", "type", "unknown_order", "too_many", "locate", "empty", "packet", "extra_type")},
 }

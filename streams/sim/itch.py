@@ -32,13 +32,14 @@ FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in (
     _fault("reject", "login", code="S"), _fault("wrong_number", "login", offset=3),
     _fault("mute", "connection"), _fault("stall", "connection"), _fault("no_data", "connection"),
     _fault("no_heartbeats", "connection"), _fault("drop", "connection"), _fault("reset", "connection"),
-    _fault("skip", "connection"), _fault("duplicate", "connection"),
+    _fault("skip", "connection", code=""), _fault("duplicate", "connection", code=""),
     _fault("garbage", "connection", kind="truncated"), _fault("debug", "connection", text="hello"),
 )}
 """By name. ``plan``: refuse, never_answer (the login), tls_stall, reject (``code`` A or S), wrong_number
 (the session goes on ``offset`` messages later than asked). ``plan`` and ``inject``: mute (nothing goes
 out any more), stall (half a packet, then nothing), no_data (heartbeats only), no_heartbeats (data only),
-drop, reset, skip or duplicate the next message, garbage (``kind``, see `GARBAGE`), debug (a debug packet)."""
+drop, reset, skip or duplicate the next message (of a type in ``code``, if that is given), garbage (``kind``,
+see `GARBAGE`), debug (a debug packet)."""
 
 GARBAGE = ("truncated", "type", "long", "unknown_order", "too_many", "locate", "empty", "packet",
            "extra_type")
@@ -375,9 +376,10 @@ class ItchSim(LoopbackServer):
     def _spoil(self, conn: ItchConnection, packet: bytes) -> bytes:
         """The next message as the faults would have it."""
         for name in ("skip", "duplicate", "garbage"):
-            fault = conn.active.pop(name, None)
-            if fault is None:
+            fault = conn.active.get(name)
+            if fault is None or not _concerns(fault, packet):
                 continue
+            del conn.active[name]
             self.plans.count(fault)
             self.notify()
             if name == "skip":
@@ -396,6 +398,11 @@ class ItchSim(LoopbackServer):
                 self.advance(int(owed))
                 owed -= int(owed)
             due = max(due + _SLICE, time.monotonic() - 0.1)     # after a long stop: no burst
+
+
+def _concerns(fault: Fault, packet: bytes) -> bool:
+    codes = fault.options.get("code")
+    return not codes or chr(packet[3]) in str(codes)
 
 
 def _packet(data: bytes) -> bytes:

@@ -360,6 +360,12 @@ def test_skipped_and_repeated_messages(sim):
         sim.advance(2)
         first, second = everything(sim)[-2:]
         assert client.messages(3) == [first, first, second]
+        sim.inject(FAULTS["skip"](code="D"))
+        before = len(everything(sim))
+        sim.advance(200)
+        new = everything(sim)[before:]
+        gone = next(at for at, message in enumerate(new) if message[:1] == b"D")
+        assert client.messages(199) == new[:gone] + new[gone + 1:]
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
