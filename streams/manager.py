@@ -24,6 +24,7 @@ from .stream import POLITE, Stream
 from .venue import Venue
 
 if TYPE_CHECKING:
+    from .publisher import Publisher
     from .restsession import ExchangeSession
 
 __all__ = ["StreamManager"]
@@ -156,6 +157,7 @@ class StreamManager:
         self._options = options
         self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that were not started
         self._groups: dict[str, _Group] = {}
+        self._publishers: list[Publisher] = []
         self._lock = threading.RLock()
         self._workers = workers
         self._pool = Pool(workers, "streams-worker")
@@ -234,6 +236,9 @@ class StreamManager:
                 sides, self._sides = self._sides, {}
             for _, rest in sides.values():
                 rest.close()
+            with self._lock:
+                publishers, self._publishers = self._publishers, []
+            late += [p.name for p in publishers if not p.stop(max(deadline - time.monotonic(), 0.1))]
             self.handlers.close(max(deadline - time.monotonic(), 0.0))
             with self._lock:
                 pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
@@ -353,6 +358,27 @@ class StreamManager:
         found = self.handlers.off(handler)
         self._wake()
         return found
+
+    def publish(self, url: str, **options: Any) -> Publisher:
+        """Send everything that is collected here to Redis, for :class:`streams.RemoteStore` in other
+        processes and on other machines. Stopped with the manager, or by its own ``stop()``.
+
+        Args:
+            url: ``redis://[[user]:password@]host[:port][/database]``, or ``rediss://``.
+            options: See :class:`streams.publisher.Publisher`.
+
+        Raises:
+            ConfigurationError: Something that can not work; or this manager publishes already.
+            MissingDependency: redis-py is not installed.
+        """
+        from .publisher import Publisher
+
+        publisher = Publisher(self.handlers, url, **options)
+        publisher.start()
+        with self._lock:
+            self._publishers = [*(one for one in self._publishers if one.is_alive()), publisher]
+        self._wake()
+        return publisher
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Have ``fn(*args, **kwargs)`` called in a small thread pool, beside the streams."""

@@ -1,0 +1,268 @@
+"""What was applied to a store, in order, for somebody who passes it on (:mod:`streams.publisher`).
+
+A :class:`Tap` sits between routes and their sinks. Everything that a stream writes, and every change of
+a book's status, is noted under the stream's own lock, at the moment when it happens: so the notes are
+in exactly the order of the store, and a whole book that is noted belongs exactly between its neighbours.
+The network thread only appends; the notes are taken by another thread.
+
+Memory is bounded: a journal that is full drops what it has, and begins anew with whole books.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .events import Event
+from .fanout import Marked
+from .sequencing import RULES, BookKeeper
+from .venue import BookSnapshot, Route
+
+if TYPE_CHECKING:
+    from .book import OrderBook
+    from .feed import Feed
+
+__all__ = ["Captured", "Journal", "Note", "Outlet", "Released", "Tap"]
+
+Apply = Callable[[Any], None]
+
+
+class Captured(NamedTuple):
+    """A whole book at its place in the order. ``again``: nothing has changed, it is only repeated."""
+
+    last: int
+    time: int
+    bids: list[Any]
+    asks: list[Any]
+    again: bool
+
+
+class Released(NamedTuple):
+    """From here on somebody else passes it on."""
+
+    reason: str
+
+
+class Outlet:
+    """Where the notes of one route go.
+
+    Attributes:
+        unit: Nanoseconds per unit of its books' times.
+        book: Its order book, None for other channels.
+        status: The last that was noted.
+        inside: The route's apply is under way: what changes now is noted when it returns.
+        linked: For the one who passes it on: sequence number of the last change or whole book.
+        repeated: Likewise: when the whole book was noted last, in monotonic seconds.
+    """
+
+    __slots__ = ("exchange", "symbol", "channel", "depth", "sequenced", "unit", "book", "status", "reason",
+                 "inside", "linked", "repeated")
+
+    def __init__(self, feed: Feed, route: Route, book: OrderBook | None) -> None:
+        facts = feed.facts
+        self.exchange = feed.exchange
+        self.symbol = route.symbol
+        self.channel = route.channel
+        self.depth = facts.depth or 0
+        self.sequenced = RULES[facts.rule].sequenced
+        self.unit = facts.time_unit
+        self.book = book
+        self.status = "syncing"
+        self.reason = ""
+        self.inside = False
+        self.linked = 0
+        self.repeated = 0.0
+
+
+# What: an event, a book's change as the venue decoded it, Captured, Marked, or Released.
+Note = tuple[Outlet, Any]
+
+
+class Journal:
+    """The notes of one stream. Threads: written under the stream's lock; taken by one other thread.
+
+    Attributes:
+        dropped: Notes that were lost for want of room.
+    """
+
+    def __init__(self, feed: Feed, limit: int, ring: Callable[[], None]) -> None:
+        self.dropped = 0
+        self._feed = weakref.ref(feed)
+        self._lock = feed.writer.lock
+        self._limit = limit
+        self._ring = ring
+        self._notes: deque[Note] = deque()
+        self._outlets: dict[Route, Outlet] = {}
+        self._overflown = False
+
+    # -- the stream's side, under its lock ---------------------------------------------------------
+
+    def wrap(self, route: Route, keeper: BookKeeper | None, apply: Apply) -> Apply:
+        """What notes everything that goes through ``apply``."""
+        with self._lock:
+            outlet = self._outlets.get(route)
+            book = None if keeper is None else keeper.book
+            if outlet is None or outlet.book is not book:
+                outlet = self._outlets[route] = Outlet(self._alive(), route, book)
+                if book is not None and book.stamp is not None:
+                    self._repeat(outlet, again=False)
+        return self._of_events(outlet, apply) if book is None else self._of_book(outlet, book, apply)
+
+    def _of_events(self, outlet: Outlet, apply: Apply) -> Apply:
+        def applied(event: Event) -> None:
+            apply(event)
+            self.note(outlet, event)
+        return applied
+
+    def _of_book(self, outlet: Outlet, book: OrderBook, apply: Apply) -> Apply:
+        def applied(delta: Any) -> None:
+            before = book.stamp
+            outlet.inside = True
+            try:
+                apply(delta)
+            finally:
+                outlet.inside = False
+            if book.stamp != before:            # else it was held, dropped or refused
+                self.note(outlet, _capture(book) if delta.__class__ is BookSnapshot else delta)
+            if book.status != outlet.status:
+                self.mark(outlet, book.status, outlet.reason)
+        return applied
+
+    def changed(self, route: Route, status: str, reason: str) -> None:
+        """A book's status has changed."""
+        outlet = self._outlets.get(route)
+        if outlet is None:
+            return
+        outlet.reason = reason
+        if not outlet.inside:
+            self.mark(outlet, status, reason)
+
+    def mark(self, outlet: Outlet, status: str, reason: str) -> None:
+        """Note a status."""
+        if status != outlet.status:
+            outlet.status = status
+            self.note(outlet, Marked(status, reason))
+
+    def note(self, outlet: Outlet, what: Any) -> None:
+        """Note anything."""
+        notes = self._notes
+        if len(notes) >= self._limit:
+            self.dropped += len(notes)
+            notes.clear()
+            self._overflown = True
+        notes.append((outlet, what))
+        self._ring()
+
+    def _repeat(self, outlet: Outlet, again: bool) -> None:
+        book = outlet.book
+        assert book is not None
+        self.note(outlet, _capture(book, again))
+        outlet.status = book.status
+        if book.status != "live":
+            self.note(outlet, Marked(book.status, outlet.reason))
+
+    # -- the other thread's side ---------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """The stream is gone, and everything has been taken."""
+        return self._feed() is None and not self._notes
+
+    def take(self) -> Iterator[Note]:
+        """What has been noted so far, oldest first."""
+        if self._overflown:
+            self.repeat_all()
+        notes = self._notes
+        try:
+            for _ in range(len(notes)):
+                yield notes.popleft()
+        except IndexError:
+            pass    # it has overflown meanwhile
+
+    def outlets(self) -> list[Outlet]:
+        """The routes that there are now."""
+        feed = self._feed()
+        with self._lock:
+            for route in [] if feed is None else [r for r in self._outlets if r not in feed.sinks]:
+                if self._outlets[route].status in ("closed", "syncing"):
+                    del self._outlets[route]
+            return list(self._outlets.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many notes there are to take."""
+        return len(self._notes)
+
+    def farewell(self, outlet: Outlet, reason: str) -> None:
+        """Note that this route is not passed on any more."""
+        with self._lock:
+            self.note(outlet, Released(reason))
+
+    def repeat(self, outlet: Outlet, again: bool = True) -> None:
+        """Note the whole book, as it is now."""
+        with self._lock:
+            if outlet.book is not None and outlet.book.stamp is not None:
+                self._repeat(outlet, again)
+
+    def repeat_all(self) -> None:
+        """Drop the changes of books that are noted, and note all books as they are now instead."""
+        with self._lock:
+            self._overflown = False
+            others = [(outlet, what) for outlet, what in self._notes if outlet.book is None]
+            self._notes.clear()
+            self._notes.extend(others)
+            for outlet in self._outlets.values():
+                if outlet.book is not None and outlet.book.stamp is not None:
+                    self._repeat(outlet, again=False)
+
+    def _alive(self) -> Feed:
+        feed = self._feed()
+        assert feed is not None
+        return feed
+
+
+class Tap:
+    """The journals of all streams of a manager. Threads: any.
+
+    Args:
+        limit: Notes of one stream that may wait.
+        ring: Called after each note; must be quick.
+    """
+
+    def __init__(self, limit: int, ring: Callable[[], None]) -> None:
+        self._limit = limit
+        self._ring = ring
+        self._lock = threading.Lock()
+        self._by_feed: weakref.WeakKeyDictionary[Feed, Journal] = weakref.WeakKeyDictionary()
+        self._journals: list[Journal] = []
+
+    def wrap(self, feed: Feed, route: Route, apply: Apply) -> Apply:
+        """What notes everything that goes through ``apply``. Threads: the feed's."""
+        with self._lock:
+            journal = self._by_feed.get(feed)
+            if journal is None:
+                journal = self._by_feed[feed] = Journal(feed, self._limit, self._ring)
+                self._journals.append(journal)
+        return journal.wrap(route, feed.keepers.get(route), apply)
+
+    def changed(self, feed: Feed, route: Route, status: str, reason: str) -> None:
+        """A book's status has changed. Threads: the feed's, holding its lock."""
+        journal = self._by_feed.get(feed)
+        if journal is not None:
+            journal.changed(route, status, reason)
+
+    def journals(self) -> list[Journal]:
+        """All that may have something to take."""
+        with self._lock:
+            self._journals = [journal for journal in self._journals if not journal.over]
+            return list(self._journals)
+
+
+def _capture(book: OrderBook, again: bool = False) -> Captured:
+    """The levels of a book. The caller holds its lock."""
+    return Captured(
+        book.last, book.time, [level for level in book.bids.levels.items() if level[1]],
+        [level for level in book.asks.levels.items() if level[1]], again)

@@ -1,0 +1,103 @@
+"""Copies of order books that somebody else keeps (:mod:`streams.publisher`).
+
+The sequencing rules of venues were applied where the book is kept; a copy has only to be sure that it
+misses nothing: each change names the number of its predecessor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .book import OrderBook
+from .fanout import Change, Whole
+from .sequencing import Clock
+
+__all__ = ["Mirror"]
+
+
+class Mirror:
+    """Writes one copy. Threads: one, holding the book's lock.
+
+    Args:
+        book: The copy.
+        clock: Of its writer.
+        changed: Called as ``changed(book, status, reason)`` after each change of status.
+    """
+
+    __slots__ = ("book", "_clock", "_changed", "_linked", "_complete", "_silenced")
+
+    def __init__(self, book: OrderBook, clock: Clock, changed: Callable[[OrderBook, str, str], None]) -> None:
+        self.book = book
+        self._clock = clock
+        self._changed = changed
+        self._linked = 0            # number of the last change, or of the whole book
+        self._complete = False      # nothing is missing: the next change may follow
+        self._silenced = False      # it was live when its line fell silent
+
+    def whole(self, whole: Whole) -> None:
+        """Take a whole book."""
+        book = self.book
+        if whole.again and self._complete and not self._silenced:
+            return
+        book.bids.replace(whole.bids)
+        book.asks.replace(whole.asks)
+        book.last, book.time, book.watched = whole.last, whole.time, 0
+        self._linked, self._complete = whole.last, True
+        book.stamp = self._clock.tick()
+        self._set("live", "")
+
+    def change(self, change: Change) -> bool:
+        """Take a change. False when it does not follow the one before; one that comes while a whole
+        book is awaited is of no use."""
+        if change.link != self._linked and self._complete:
+            return False
+        if not self._complete:
+            return True
+        book = self.book
+        bids, asks = book.bids, book.asks
+        if book.watched:
+            book.watched -= 1
+            bids.write(change.bids)
+            asks.write(change.asks)
+        else:
+            bids.levels.update(change.bids)
+            asks.levels.update(change.asks)
+        if len(bids.levels) > bids.limit:
+            bids.purge()
+        if len(asks.levels) > asks.limit:
+            asks.purge()
+        book.last = self._linked = change.last
+        book.time = change.time
+        book.stamp = self._clock.tick()
+        if book.status != "live":
+            self._set("live", "data again")
+        return True
+
+    def mark(self, status: str, reason: str) -> None:
+        """The one who keeps the book says what it is."""
+        if status in ("syncing", "closed"):
+            self._complete = False
+        if status != "live" or self._complete:
+            self._set(status, reason)
+
+    def lose(self, status: str, reason: str) -> None:
+        """Nothing can follow but a whole book."""
+        self._complete = False
+        self._set(status, reason)
+
+    def silent(self, reason: str) -> None:
+        """Nothing is heard of the one who keeps it."""
+        if self.book.status == "live":
+            self._set("stale", reason)
+            self._silenced = True
+
+    def heard(self) -> None:
+        """It is heard of again, and nothing was missed."""
+        if self._silenced:
+            self._set("live", "heard of again")
+
+    def _set(self, status: str, reason: str) -> None:
+        self._silenced = False
+        if status != self.book.status:
+            self.book.status = status
+            self._changed(self.book, status, reason)

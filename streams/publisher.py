@@ -1,0 +1,359 @@
+"""Passing on what a manager collects, through Redis; :mod:`streams.remote` reads it.
+
+A thread of its own takes the notes of :mod:`streams.journal`, packs many into each message
+(:mod:`streams.fanout`) and sends them. Neither a slow Redis nor a dead one holds up a stream: notes wait,
+up to a limit, and after a loss or an outage whole books are sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .backoff import Backoff
+from .errors import ConfigurationError
+from .fanout import VERSION, Batch, Change, Group, Happened, Item, Kept, Keys, Marked, Whole, encode
+from .handlers import Handlers
+from .journal import Captured, Journal, Outlet, Released, Tap
+from .redisclient import RedisClient
+
+__all__ = ["Publisher", "take_tokens"]
+
+log = logging.getLogger("streams.publisher")
+
+FULL = 2000             # items of one batch, at most (a whole book counts as one)
+PAUSE = 0.002           # seconds between two batches that are not full: what comes meanwhile shares one
+REPEAT_LOOK = 0.05      # seconds between two looks at which whole books are to be repeated ...
+REPEATED = 20           # ... and how many are, at most, so that they do not come all at once
+KEPT_FOR = 60           # seconds that a line's keys outlive it, and how often that is renewed
+RENEW = 5.0
+
+# Microseconds since the epoch, by the server's clock: they go on rising when a server has lost its memory.
+_TAKE_TOKENS = """
+local now = redis.call('TIME')
+local token = math.max(now[1] * 1000000 + now[2], (tonumber(redis.call('GET', KEYS[1])) or 0) + 1)
+redis.call('SET', KEYS[1], string.format('%.0f', token + ARGV[1] - 1))
+return string.format('%.0f', token)
+"""
+
+
+def take_tokens(client: RedisClient, keys: Keys, count: int = 1) -> int:
+    """The first of ``count`` tokens, each higher than all that were taken before."""
+    return int(client.redis.eval(_TAKE_TOKENS, 1, keys.token, count))
+
+
+class Publisher(threading.Thread):
+    """Sends what the streams of one registry of handlers (that of a manager) write.
+
+    Args:
+        handlers: The registry.
+        url: ``redis://[[user]:password@]host[:port][/database]``, or ``rediss://``.
+        prefix: Of all names in Redis. Publishers and readers that belong together have the same.
+        history: Batches kept in Redis for readers that missed some.
+        repeat_every: Seconds between two whole books of one symbol.
+        heartbeat: Seconds without anything to say after which an empty batch says that all is well.
+        limit: Notes of one stream that may wait, at most.
+        picked: Send only subscriptions that were given to :meth:`own`.
+        timeout, proxy, sslopt: See :class:`~streams.redisclient.RedisClient`.
+
+    Attributes:
+        line: Its name in Redis.
+
+    Raises:
+        ConfigurationError: Something that can not work.
+        MissingDependency: redis-py is not installed.
+
+    Threads: any, for everything public.
+    """
+
+    def __init__(
+        self, handlers: Handlers, url: str, *, prefix: str = "streams", history: int = 5000,
+        repeat_every: float = 5.0, heartbeat: float = 0.5, limit: int = 200_000, picked: bool = False,
+        timeout: float = 2.0, proxy: str | None = None, sslopt: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, value in (("history", history), ("limit", limit)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name}={value!r}: it must be a number, 1 or more")
+        for name, seconds in (("repeat_every", repeat_every), ("heartbeat", heartbeat)):
+            if not seconds > 0:
+                raise ConfigurationError(f"{name}={seconds!r}: it must be seconds, more than 0")
+        self.line = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._keys = Keys(prefix)
+        self._handlers = handlers
+        self._client = RedisClient(url, timeout=timeout, proxy=proxy, sslopt=sslopt)
+        self._history, self._repeat_every, self._heartbeat = history, repeat_every, heartbeat
+        self._picked = picked
+        self._tap = Tap(limit, self._ring)
+        self._idle = False
+        self._bell = threading.Event()
+        self._ending = False
+        self._hurry = threading.Event()         # set once it is ending
+        self._tapping = False
+        self._guard = threading.Lock()
+        self._tokens: dict[tuple[str, str], int] = {}
+        self._token = 0
+        self._number = 0
+        self._unsent: list[_Sealed] = []
+        self._sent_at = 0.0
+        self._repeats_at = 0.0
+        self._renewed_at = -RENEW
+        self.connected = False
+        self.last_error: str | None = None
+        self._counts = {"batches": 0, "items": 0, "bytes": 0, "outages": 0}
+        super().__init__(name="streams-publisher", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Publisher {self.line} to {self._client.public}>"
+
+    # -- control -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin. Streams that run already are joined within a quarter of a second."""
+        self._handlers.set_tap(self._tap)
+        self._tapping = True
+        super().start()
+
+    def stop(self, timeout: float = 1.0) -> bool:
+        """Send what waits, say good-bye, and end. Stop the streams first, so that readers hear of it.
+
+        Returns:
+            Whether the thread has ended within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        self._ending = True
+        self._hurry.set()
+        self._bell.set()
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join(timeout * 0.6)
+            self._client.abort()
+            self.join(max(0.0, deadline - time.monotonic()))
+        if self._tapping:
+            self._tapping = False
+            self._handlers.set_tap(None)
+        if not self.is_alive():
+            self._client.close()
+        return not self.is_alive()
+
+    def status(self) -> dict[str, Any]:
+        """How it is, a copy: ``line connected last_error batches items bytes outages waiting dropped``."""
+        journals = self._tap.journals()
+        return {
+            "line": self.line, "connected": self.connected, "last_error": self.last_error, **self._counts,
+            "waiting": sum(journal.waiting for journal in journals),
+            "dropped": sum(journal.dropped for journal in journals),
+        }
+
+    def own(self, exchange: str, symbol: str, token: int) -> None:
+        """From now on send this symbol, with this token; whole books first."""
+        with self._guard:
+            self._tokens[exchange, symbol] = token
+        self._each(exchange, symbol, lambda journal, outlet: journal.repeat(outlet, again=False))
+
+    def release(self, exchange: str, symbol: str, reason: str = "changes hands") -> None:
+        """Tell readers that this symbol is not collected here any more, and send no more of it."""
+        self._each(exchange, symbol, lambda journal, outlet: journal.farewell(outlet, reason))
+
+    def _each(self, exchange: str, symbol: str, act: Callable[[Journal, Outlet], None]) -> None:
+        for journal in self._tap.journals():
+            for outlet in journal.outlets():
+                if (outlet.exchange, outlet.symbol) == (exchange, symbol):
+                    act(journal, outlet)
+
+    def _ring(self) -> None:
+        if self._idle:
+            self._idle = False
+            self._bell.set()
+
+    # -- the thread ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Send until it is stopped, through all outages. Called by the thread itself."""
+        backoff = Backoff(base=0.2, cap=2.0, healthy_after=5.0)
+        while not self._ending:
+            begun = time.monotonic()
+            try:
+                self._publish()
+                return
+            except self._client.errors as error:
+                if self._ending:
+                    return
+                self._outage(error)
+            except Exception as error:      # a mistake of ours: say so, and go on
+                log.exception("%r: publishing failed", self)
+                self._outage(error)
+            pause = backoff.next(time.monotonic() - begun if self.connected else 0.0)
+            self.connected = False
+            self._hurry.wait(max(pause, 0.05))
+
+    def _outage(self, error: BaseException) -> None:
+        level = logging.WARNING if self.connected or not self._counts["outages"] else logging.DEBUG
+        self._counts["outages"] += 1
+        self.last_error = f"{type(error).__name__}: {error}"
+        log.log(level, "%r: %s; trying again", self, self.last_error)
+
+    def _publish(self) -> None:
+        """From a connection to its end; returns when it was stopped."""
+        self._greet()
+        self._send(self._unsent)
+        for journal in self._tap.journals():
+            journal.repeat_all()        # readers may have missed anything
+        self.connected = True
+        self.last_error = None
+        log.info("%r: publishing", self)
+        while True:
+            self._await_notes()
+            ending = self._ending
+            much = self._flush()
+            if ending and not much:
+                self._say_goodbye()
+                return
+            if not much:
+                self._hurry.wait(PAUSE)
+
+    def _await_notes(self) -> None:
+        """Until there is something to send, or it is time to say that there is nothing."""
+        due = self._sent_at + self._heartbeat
+        self._bell.clear()
+        self._idle = True
+        if not self._ending and not any(journal.waiting for journal in self._tap.journals()):
+            self._bell.wait(max(0.0, min(due, self._repeats_at) - time.monotonic()))
+        self._idle = False
+
+    def _greet(self) -> None:
+        redis, keys, line = self._client.redis, self._keys, self.line
+        if not self._token:
+            self._token = take_tokens(self._client, keys)
+        redis.hset(keys.lines, line, str(self._token))
+        redis.set(keys.alive(line), "1", ex=KEPT_FOR)
+
+    def _say_goodbye(self) -> None:
+        self._send([self._sealed([], ending=True)])
+        self._client.redis.hdel(self._keys.lines, self.line)
+        self._client.redis.delete(self._keys.alive(self.line), self._keys.books(self.line))
+
+    # -- batches -----------------------------------------------------------------------------------
+
+    def _flush(self) -> bool:
+        """Send what has been noted; an empty batch when it is time for one. Whether there was much."""
+        self._repeat_some()
+        batches = []
+        groups: list[Group] = []
+        open_groups: dict[Outlet, Group] = {}
+        count = total = 0
+        for journal in self._tap.journals():
+            for outlet, what in journal.take():
+                token = self._token_of(outlet)
+                if token is None:
+                    continue
+                group = open_groups.get(outlet)
+                if group is None or group.token != token:
+                    group = open_groups[outlet] = Group(
+                        outlet.exchange, outlet.symbol, outlet.channel, token, outlet.depth,
+                        outlet.sequenced, [])
+                    groups.append(group)
+                group.items.append(self._item(outlet, what))
+                count += 1
+                if count >= FULL:
+                    batches.append(self._sealed(groups))
+                    total += count
+                    groups, open_groups, count = [], {}, 0
+        if groups or (not batches and time.monotonic() >= self._sent_at + self._heartbeat):
+            batches.append(self._sealed(groups))
+        self._counts["items"] += total + count
+        if batches:
+            self._send(batches)
+        return total > 0
+
+    def _token_of(self, outlet: Outlet) -> int | None:
+        if not self._picked:
+            return self._token
+        return self._tokens.get((outlet.exchange, outlet.symbol))
+
+    def _item(self, outlet: Outlet, what: Any) -> Item:
+        kind = what.__class__
+        if outlet.book is None and kind is not Released:
+            return Happened(what)
+        if kind is Marked:
+            return what     # type: ignore[no-any-return]
+        if kind is Released:
+            with self._guard:
+                self._tokens.pop((outlet.exchange, outlet.symbol), None)
+            return Marked("stale", what.reason)
+        time_ns = what.time * outlet.unit
+        if kind is Captured:
+            outlet.linked = what.last
+            return Whole(what.last, time_ns, what.bids, what.asks, what.again)
+        link, outlet.linked = outlet.linked, what.last
+        return Change(link, what.last, time_ns, _plain(what.bids), _plain(what.asks))
+
+    def _sealed(self, groups: list[Group], ending: bool = False) -> _Sealed:
+        """A batch with its number, and what of it is kept for newcomers."""
+        self._number = number = self._number + 1
+        batch = Batch(VERSION, self.line, number, time.time_ns(), ending, groups)
+        kept = {}
+        for group in groups:
+            wholes = [at for at, item in enumerate(group.items) if item.__class__ is Whole]
+            if wholes:
+                since = msgspec.structs.replace(group, items=group.items[wholes[-1]:])
+                kept[f"{group.exchange} {group.symbol}"] = encode(Kept(number, since))
+        return _Sealed(number, encode(batch), kept)
+
+    def _send(self, batches: list[_Sealed]) -> None:
+        """Hand batches to Redis, and keep them until it has answered: what was sent and not answered is
+        sent again after an outage, under the same numbers, by which readers know it."""
+        self._unsent = batches
+        keys, line = self._keys, self.line
+        log_key, live, books = keys.log(line), keys.live(line), keys.books(line)
+        with self._client.redis.pipeline(transaction=False) as pipe:
+            for batch in batches:
+                pipe.xadd(log_key, {"b": batch.data}, id=f"{batch.number}-0", maxlen=self._history,
+                          approximate=True)
+                if batch.kept:
+                    pipe.hset(books, mapping=batch.kept)
+                pipe.publish(live, batch.data)
+            if self._sent_at >= self._renewed_at + RENEW:
+                self._renewed_at = self._sent_at
+                pipe.hset(keys.lines, line, str(self._token))
+                pipe.set(keys.alive(line), "1", ex=KEPT_FOR)
+                pipe.expire(log_key, KEPT_FOR)
+                pipe.expire(books, KEPT_FOR)
+            for answer in pipe.execute(raise_on_error=False):
+                # An entry that is there already was sent before an outage.
+                if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
+                    raise answer
+        self._unsent = []
+        self._sent_at = time.monotonic()
+        self._counts["batches"] += len(batches)
+        self._counts["bytes"] += sum(len(batch.data) for batch in batches)
+
+    def _repeat_some(self) -> None:
+        """Note some of the whole books that have not been sent for long."""
+        now = time.monotonic()
+        if now < self._repeats_at:
+            return
+        self._repeats_at = now + REPEAT_LOOK
+        due = [(outlet.repeated, at, journal, outlet) for journal in self._tap.journals()
+               for at, outlet in enumerate(journal.outlets())
+               if outlet.book is not None and now - outlet.repeated > self._repeat_every]
+        for _, _, journal, outlet in sorted(due, key=lambda one: one[:2])[:REPEATED]:
+            outlet.repeated = now
+            journal.repeat(outlet)
+
+
+class _Sealed(NamedTuple):
+    number: int
+    data: bytes
+    kept: dict[str, bytes]
+
+
+def _plain(levels: Any) -> list[Any]:
+    """Levels as something that can be packed."""
+    return levels if isinstance(levels, list) else list(levels)

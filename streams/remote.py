@@ -1,0 +1,392 @@
+"""``RemoteStore``: reads like a :class:`~streams.store.Store`, is filled from Redis.
+
+On the other side is :meth:`StreamManager.publish`, in another process or on another machine. A thread
+listens to all publishers, finds what it missed in their logs, and marks what it can not be sure of:
+a ``live`` book here is one that is live there, with nothing missing in between.
+
+Ages and stamps are by the collectors' clocks (or ours, whichever is behind), so the machines' clocks
+should agree.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from .backoff import Backoff
+from .errors import ConfigurationError, NotReady, StopTimeout, TransportError
+from .fanout import Batch, Keys, decode_batch, decode_kept
+from .pubsub import Kind, Message, command, unpack
+from .redisclient import RedisClient, parse_url
+from .replicas import Line, Replicas
+from .store import Store, Table
+from .transports.base import Target
+from .transports.redis import RedisTransport
+
+__all__ = ["RemoteStore"]
+
+log = logging.getLogger("streams.remote")
+
+T = TypeVar("T")
+
+LOOK = 0.25             # seconds between two looks at who has fallen silent
+PAGE = 200              # entries of a log that are fetched at once
+FORGOTTEN = 300.0       # seconds after which a silent line is forgotten
+LARGEST = 256 * 1024 * 1024
+
+
+class RemoteStore(Store):
+    """A store that follows publishers. A context manager, or ``start()`` and ``stop()``::
+
+        with streams.RemoteStore("redis://localhost") as store:
+            store.wait_ready(timeout=10, books=[("binance", "BTC-USDT")])
+            print(store.orderbooks["binance"]["BTC-USDT"].best_bid)
+
+    Args:
+        url: ``redis://[[user]:password@]host[:port][/database]``, or ``rediss://`` for TLS.
+        prefix: As the publishers have it.
+        exchanges, symbols: Keep only these; None: everything.
+        stale_after: Seconds without a sign of life after which a publisher's books are ``stale``.
+        timeout: Seconds for each step of connecting, and for each command.
+        proxy, sslopt: See :class:`~streams.transports.base.Target`.
+
+    Raises:
+        ConfigurationError: Something that can not work.
+        MissingDependency: redis-py is not installed.
+
+    Threads: any, for everything public.
+    """
+
+    def __init__(
+        self, url: str, *, prefix: str = "streams", exchanges: Collection[str] | None = None,
+        symbols: Collection[str] | None = None, stale_after: float = 2.0, timeout: float = 2.0,
+        proxy: str | None = None, sslopt: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not stale_after > 0:
+            raise ConfigurationError(f"stale_after={stale_after!r}: it must be seconds, more than 0")
+        address = parse_url(url)
+        given = {"username": address.username, "password": address.password}
+        self._target = Target(
+            address.public, {name: value for name, value in given.items() if value}, proxy=proxy,
+            sslopt=sslopt, connect_timeout=timeout, max_message=LARGEST)
+        self._url = url
+        self._client_options: dict[str, Any] = {"timeout": timeout, "proxy": proxy, "sslopt": sslopt}
+        self._client = self._new_client()
+        self._public = self._client.public
+        self._keys = Keys(prefix)
+        self._stale_after = stale_after
+        self._writer = self.writer()
+        self._replicas = Replicas(
+            self, self._writer, _chosen("exchanges", exchanges), _chosen("symbols", symbols))
+        self._lines: dict[str, Line] = {}
+        self._control = threading.Lock()
+        self._transport: RedisTransport | None = None
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._followed = threading.Event()      # all that there was has been caught up with
+        self.last_error: str | None = None
+        self._connects = 0
+
+    def __repr__(self) -> str:
+        return f"<RemoteStore from {self._public}>"
+
+    def __enter__(self) -> RemoteStore:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if not self.stop() and error is None:
+            raise StopTimeout("the thread of the RemoteStore still runs")
+
+    # -- control ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to follow; again after :meth:`stop`.
+
+        Raises:
+            ConfigurationError: It runs.
+        """
+        with self._control:
+            if self._thread is not None and self._thread.is_alive():
+                raise ConfigurationError("this RemoteStore runs already; stop() it first")
+            if self._client.aborted:
+                self._client = self._new_client()
+            self._ending.clear()
+            self._followed.clear()
+            self._thread = threading.Thread(target=self._run, name="streams-remote", daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float = 1.0) -> bool:
+        """Follow no more. Data stays readable, its books marked ``closed``.
+
+        Returns:
+            Whether the thread has ended within ``timeout`` seconds.
+        """
+        self._ending.set()
+        with self._control:
+            thread, transport = self._thread, self._transport
+        self._client.abort()
+        if transport is not None:
+            transport.abort()
+        if thread is not None:
+            thread.join(timeout)
+            if thread.is_alive():
+                return False
+        self._client.close()
+        return True
+
+    def status(self) -> dict[str, Any]:
+        """How it is, a copy: ``connected last_error connects lines books`` (how many of each status), and
+        counts."""
+        books: dict[str, int] = {}
+        for book in self._replicas.books():
+            books[book.status] = books.get(book.status, 0) + 1
+        return {
+            "connected": self._transport is not None and self._followed.is_set(),
+            "last_error": self.last_error, "connects": self._connects,
+            "lines": [line.name for line in list(self._lines.values()) if not line.silent],
+            "books": books, **vars(self._replicas.counts),
+        }
+
+    def wait_ready(self, timeout: float | None = None, books: Sequence[tuple[str, str]] = ()) -> None:
+        """Wait until everything that there was has been caught up with, and these books are live.
+
+        Args:
+            books: ``(exchange, symbol)``.
+
+        Raises:
+            NotReady: Not in ``timeout`` seconds; the message says what is missing.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+
+        def left() -> float | None:
+            return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+        if not self._followed.wait(left()):
+            raise NotReady(f"nothing from {self._public} yet: {self.last_error or 'not connected'}")
+        seen = self.last_update
+        while missing := [key for key in books if not self._live(*key)]:
+            if left() == 0.0:
+                shown = ", ".join(" ".join(key) for key in missing[:5])
+                raise NotReady(f"no live order book from {self._public} yet: {shown}")
+            seen = self.wait(seen, 0.05)
+
+    def _live(self, exchange: str, symbol: str) -> bool:
+        book = self.orderbooks.get(exchange, Table()).get(symbol)
+        return book is not None and book.status == "live"
+
+    def _new_client(self) -> RedisClient:
+        return RedisClient(self._url, **self._client_options)
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff = Backoff(base=0.2, cap=2.0, healthy_after=5.0)
+        while not self._ending.is_set():
+            begun = time.monotonic()
+            follower = _Follower(self)
+            transport = RedisTransport(self._target, follower)
+            follower.transport = transport
+            with self._control:
+                self._transport = transport
+            if self._ending.is_set():
+                break
+            closed = transport.run()
+            with self._control:
+                self._transport = None
+            self._lost(str(follower.failure or closed.error or "closed"))
+            if not self._ending.is_set():
+                self._ending.wait(backoff.next(time.monotonic() - begun if closed.opened else 0.0))
+        with self._writer.lock:
+            self._replicas.close("stopped")
+        self._followed.clear()
+        self.notify()
+
+    def _lost(self, reason: str) -> None:
+        if not self._ending.is_set():
+            level = logging.WARNING if self._followed.is_set() or not self.last_error else logging.DEBUG
+            log.log(level, "%r: %s; connecting again", self, reason)
+            self.last_error = reason
+        self._followed.clear()
+        with self._writer.lock:
+            for line in self._lines.values():
+                self._replicas.silent(line, "the connection to Redis is lost")
+        self.notify()
+
+    # -- for the follower, on the thread -----------------------------------------------------------------
+
+    def _subscribed(self) -> None:
+        """The connection listens: from here on nothing passes by. Catch up with what did before."""
+        redis, keys = self._client.redis, self._keys
+        self._connects += 1
+        for raw in redis.hkeys(keys.lines):
+            name = raw.decode()
+            if redis.exists(keys.alive(name)):
+                self._line(name)
+            else:
+                redis.hdel(keys.lines, name)
+        for line in list(self._lines.values()):
+            self._catch_up(line, None)
+        self.last_error = None
+        self._followed.set()
+        self.notify()
+
+    def _take(self, batch: Batch) -> None:
+        line = self._line(batch.line, batch.number)
+        line.heard = time.monotonic()
+        if batch.number <= line.number:
+            return
+        if batch.number > line.number + 1:
+            self._catch_up(line, batch.number)
+        with self._writer.lock:
+            self._replicas.apply(line, batch)
+        if batch.ending:
+            self._lines.pop(line.name, None)
+
+    def _line(self, name: str, number: int = 0) -> Line:
+        """The line of that name; a new one begins with the whole books that it keeps."""
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = Line(name, time.monotonic())
+            if number != 1:
+                self._begin(line)
+        return line
+
+    def _begin(self, line: Line) -> None:
+        """Start in the middle of a line: from kept books, each with what happened to it since."""
+        kept = self._readable(decode_kept, self._client.redis.hvals(self._keys.books(line.name)))
+        if not kept:
+            return
+        reached = min(one.number for one in kept)
+        batches = self._logged(line, reached + 1, None)
+        first = batches[0].number if batches else reached + 1
+        with self._writer.lock:
+            line.number = max([one.number for one in kept])
+            for one in kept:
+                if one.number >= first - 1:         # else what happened to it since is not all there
+                    self._replicas.keep(line, one)
+            for batch in batches:
+                self._replicas.apply(line, batch)
+
+    def _catch_up(self, line: Line, number: int | None) -> None:
+        """Take the batches after the last one, up to before ``number``, from the log."""
+        if line.number == 0 and number is None:
+            return
+        batches = self._logged(line, line.number + 1, number)
+        with self._writer.lock:
+            for batch in batches:
+                self._skip(line, batch.number)
+                self._replicas.apply(line, batch)
+                self._replicas.counts.filled += 1
+            if number is not None:
+                self._skip(line, number)
+
+    def _skip(self, line: Line, number: int) -> None:
+        """The next batch is this one: what is before it, if anything, is missing for good."""
+        if line.number and number > line.number + 1:
+            self._replicas.broken(line, f"batches {line.number + 1} to {number - 1} are missing")
+        line.number = max(line.number, number - 1)
+
+    def _logged(self, line: Line, since: int, before: int | None) -> list[Batch]:
+        """Batches of a line's log, in order."""
+        batches: list[Batch] = []
+        last = "+" if before is None else f"{before - 1}-0"
+        while True:
+            page = self._client.redis.xrange(self._keys.log(line.name), f"{since}-0", last, count=PAGE)
+            batches += self._readable(decode_batch, [fields.get(b"b", b"") for _, fields in page])
+            if len(page) < PAGE:
+                return batches
+            since = int(page[-1][0].partition(b"-")[0]) + 1
+
+    def _readable(self, decode: Callable[[bytes], T], raws: Sequence[bytes]) -> list[T]:
+        """Those that can be read."""
+        good = []
+        for raw in raws:
+            try:
+                good.append(decode(raw))
+            except ValueError as error:
+                self._replicas.counts.malformed += 1
+                log.warning("%r: not of ours: %.200s", self, error)
+        return good
+
+    def _look(self) -> None:
+        """Who has fallen silent?"""
+        now = time.monotonic()
+        for line in list(self._lines.values()):
+            silence = now - line.heard
+            if silence > self._stale_after and not line.silent:
+                log.warning("%r: nothing from %s for %.1f s", self, line.name, silence)
+                with self._writer.lock:
+                    self._replicas.silent(line, f"nothing from its collector for {silence:.1f} s")
+                self.notify()
+            elif silence > FORGOTTEN:
+                del self._lines[line.name]
+
+
+class _Follower:
+    """One connection's receiver."""
+
+    def __init__(self, store: RemoteStore) -> None:
+        self._store = store
+        self.transport: RedisTransport | None = None
+        self.failure: BaseException | None = None
+
+    def opened(self) -> None:
+        """See Receiver."""
+
+    def received(self, messages: Sequence[bytes]) -> None:
+        """See Receiver."""
+        store = self._store
+        try:
+            for raw in messages:
+                if raw[0] == Kind.PMESSAGE:
+                    self._batch(unpack(raw).payload)
+                else:
+                    self._control(unpack(raw))
+        except store._client.errors as error:
+            self._fail(error)
+        if store.waiters:
+            store.notify()
+
+    def _batch(self, payload: bytes) -> None:
+        for batch in self._store._readable(decode_batch, [payload]):
+            self._store._take(batch)
+
+    def _control(self, message: Message) -> None:
+        assert self.transport is not None
+        if message.kind == Kind.HELLO:
+            self.transport.send(command("psubscribe", [self._store._keys.every_live]))
+        elif message.kind == Kind.PSUBSCRIBE:
+            self._store._subscribed()
+        elif message.kind in (Kind.DENIED, Kind.ERROR):
+            self._fail(TransportError(message.payload.decode("utf-8", "replace")))
+
+    def _fail(self, error: BaseException) -> None:
+        """End this connection, for a new one."""
+        assert self.transport is not None
+        self.failure = self.failure or error
+        self.transport.abort()
+
+    def alive(self) -> None:
+        """See Receiver."""
+
+    def malformed(self, reason: str) -> None:
+        """See Receiver."""
+        self._store._replicas.counts.malformed += 1
+
+    def tick(self) -> float:
+        """See Receiver."""
+        self._store._look()
+        return LOOK
+
+
+def _chosen(what: str, names: Collection[str] | None) -> frozenset[str] | None:
+    if isinstance(names, str):
+        raise ConfigurationError(f"{what}={names!r}: give a list of names")
+    return None if names is None else frozenset(names)

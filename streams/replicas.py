@@ -1,0 +1,203 @@
+"""What a reader of :mod:`streams.publisher` makes of batches: lines, and copies in a store.
+
+Pure bookkeeping: nothing here waits, or talks to anybody. The caller holds the writer's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Any
+
+from .book import OrderBook
+from .fanout import Batch, Change, Group, Happened, Kept, Marked, Whole
+from .mirror import Mirror
+from .sinks import Sink, sink_for
+from .store import Store, Table, Writer
+from .venue import Route
+
+__all__ = ["Counts", "Line", "Replicas"]
+
+log = logging.getLogger("streams.remote")
+
+
+class Line:
+    """One publisher, as far as it has been followed.
+
+    Attributes:
+        number: Of the last batch that was taken; 0 before the first.
+        heard: When, in monotonic seconds.
+        silent: It was given up on; nothing of it counts as live.
+    """
+
+    def __init__(self, name: str, heard: float) -> None:
+        self.name = name
+        self.number = 0
+        self.heard = heard
+        self.silent = False
+
+
+@dataclass
+class Counts:
+    """What happened since the reader was made."""
+
+    batches: int = 0
+    items: int = 0
+    gaps: int = 0           # batches, or changes of a book, that are missing for good
+    filled: int = 0         # batches that were missed, and found in the log
+    fenced: int = 0         # groups of collectors that have been replaced
+    malformed: int = 0
+    takeovers: int = 0
+
+
+class _Replica:
+    """One subscription of somebody else's."""
+
+    __slots__ = ("token", "line", "mirror", "sink", "since")
+
+    def __init__(self, token: int, line: Line, mirror: Mirror | None, sink: Sink | None) -> None:
+        self.token = token
+        self.line = line
+        self.mirror = mirror
+        self.sink = sink
+        self.since = 0          # batches of its line up to this one are in it already
+
+
+class Replicas:
+    """All copies in one store.
+
+    Args:
+        store: Where they are.
+        writer: The store's, for all of them.
+        exchanges, symbols: Which are wanted; None: all.
+    """
+
+    def __init__(
+        self, store: Store, writer: Writer, exchanges: Container[str] | None, symbols: Container[str] | None,
+    ) -> None:
+        self.counts = Counts()
+        self._store = store
+        self._writer = writer
+        self._exchanges = exchanges
+        self._symbols = symbols
+        self._all: dict[tuple[str, str, str], _Replica] = {}
+
+    # -- what lines say --------------------------------------------------------------------------------
+
+    def apply(self, line: Line, batch: Batch) -> None:
+        """Take the next batch of a line."""
+        if line.silent:
+            line.silent = False
+            self._mirrors(line, Mirror.heard)
+        line.number = batch.number
+        self._writer.clock.now = min(batch.time, time.time_ns())
+        self.counts.batches += 1
+        for group in batch.groups:
+            replica = self._of(line, group)
+            if replica is not None and replica.since < batch.number:
+                self._take(replica, group)
+        if batch.ending:
+            self._ended(line)
+
+    def _ended(self, line: Line) -> None:
+        """A line says that it ends: it will do no harm, so whoever has these still is welcome."""
+        for replica in self._all.values():
+            if replica.line is line:
+                replica.token = 0
+                if replica.mirror is not None:
+                    replica.mirror.lose("closed", "its publisher has ended")
+
+    def keep(self, line: Line, kept: Kept) -> None:
+        """Take a whole book that was kept for newcomers."""
+        replica = self._of(line, kept.group)
+        if replica is not None:
+            replica.since = kept.number
+            self._take(replica, kept.group)
+
+    def broken(self, line: Line, reason: str) -> None:
+        """Batches of a line are missing for good: its books wait for whole ones."""
+        self.counts.gaps += 1
+        log.warning("%s: %s; its order books wait for whole ones", line.name, reason)
+        self._mirrors(line, lambda mirror: mirror.lose("syncing", reason))
+
+    def silent(self, line: Line, reason: str) -> None:
+        """Nothing is heard of a line: what it keeps may be old."""
+        if not line.silent:
+            line.silent = True
+            self._mirrors(line, lambda mirror: mirror.silent(reason))
+
+    def close(self, reason: str) -> None:
+        """Nobody follows any line any more."""
+        for replica in self._all.values():
+            if replica.mirror is not None:
+                replica.mirror.lose("closed", reason)
+
+    def books(self) -> list[OrderBook]:
+        """All copies of order books."""
+        return [replica.mirror.book for replica in list(self._all.values()) if replica.mirror is not None]
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _mirrors(self, line: Line, act: Callable[[Mirror], None]) -> None:
+        for replica in self._all.values():
+            if replica.line is line and replica.mirror is not None:
+                act(replica.mirror)
+
+    def _of(self, line: Line, group: Group) -> _Replica | None:
+        """The copy that a group is for; None when it is not wanted, or not the group's any more."""
+        key = group.exchange, group.symbol, group.channel
+        replica = self._all.get(key)
+        if replica is None:
+            if ((self._exchanges is not None and group.exchange not in self._exchanges)
+                    or (self._symbols is not None and group.symbol not in self._symbols)):
+                return None
+            replica = self._all[key] = self._new(line, group)
+        elif group.token < replica.token:
+            self.counts.fenced += 1
+            return None
+        elif group.token > replica.token or replica.line is not line:
+            self._take_over(replica, line, group.token)
+        return replica
+
+    def _take_over(self, replica: _Replica, line: Line, token: int) -> None:
+        self.counts.takeovers += 1
+        replica.token, replica.line, replica.since = token, line, 0
+        if replica.mirror is not None:
+            replica.mirror.lose("stale", "taken over by another collector")
+
+    def _new(self, line: Line, group: Group) -> _Replica:
+        if group.channel != "book":
+            route = Route(group.symbol, group.channel, group.symbol, ())
+            sink = sink_for(self._store, self._writer, group.exchange, route)
+            return _Replica(group.token, line, None, sink)
+        book = OrderBook(
+            group.exchange, group.symbol, self._writer.lock, time_unit=1, sequenced=group.sequenced,
+            depth=group.depth or None)
+        return _Replica(group.token, line, Mirror(book, self._writer.clock, self._changed), None)
+
+    def _take(self, replica: _Replica, group: Group) -> None:
+        mirror, sink = replica.mirror, replica.sink
+        self.counts.items += len(group.items)
+        for item in group.items:
+            kind = item.__class__
+            if mirror is None:
+                if kind is Happened and sink is not None:
+                    sink.apply(item.event)          # type: ignore[union-attr]
+            elif kind is Change:
+                if not mirror.change(item):         # type: ignore[arg-type]
+                    self._misfit(mirror, item)
+            elif kind is Whole:
+                mirror.whole(item)                  # type: ignore[arg-type]
+            elif kind is Marked:
+                mirror.mark(item.status, item.reason)       # type: ignore[union-attr]
+
+    def _misfit(self, mirror: Mirror, item: Any) -> None:
+        self.counts.gaps += 1
+        mirror.lose("syncing", f"gap: a change of what was {item.link} does not follow {mirror.book.last}")
+
+    def _changed(self, book: OrderBook, status: str, reason: str) -> None:
+        if status == "live":
+            self._store.orderbooks.setdefault(book.exchange, Table())[book.symbol] = book
+        log.debug("%s %s: order book is %s (%s)", book.exchange, book.symbol, status, reason)
