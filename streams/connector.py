@@ -255,15 +255,16 @@ class Connector:
             self.way.recorder.closed(self.feed.name, reason)
         if verdict is None or self._ending or self._pausing:
             return 0.0
+        lived = time.monotonic() - session.opened_at if closed.opened else 0.0
         if verdict.planned:
             log.info("%s: replacing the connection: %s", self.feed.name, reason)
-            return verdict.after
+            backoff = self.way.backoff          # a venue that sends everybody away at once is not hammered
+            return max(verdict.after, 0.0 if lived >= backoff.healthy_after else backoff.next(lived))
         self.feed.count("errors")
         self.lifecycle.last_error = reason
         if verdict.fatal:
             log.error("%s: gives up: %s", self.feed.name, reason)
             return None
-        lived = time.monotonic() - session.opened_at if closed.opened else 0.0
         delay = max(self.way.backoff.next(lived), verdict.after)
         log.log(logging.WARNING if self.way.backoff.failures <= 1 else logging.INFO,
                 "%s: %s; next attempt in %.2f s", self.feed.name, reason, delay)

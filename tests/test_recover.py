@@ -1,0 +1,415 @@
+"""Feeds that fail are noticed, replaced, and right again; and users are told meanwhile."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streams import StreamManager
+from streams.backoff import Backoff
+from streams.errors import NotReady, StaleData
+from streams.events import StatusChange
+from streams.exchanges import Binance, BinanceFutures, Huobi
+from streams.session import UNANSWERED
+from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
+from streams.stream import Stream
+
+from .tools import live, wait_live, wait_until, with_limits
+
+Serve = Callable[..., Any]
+Connect = Callable[..., Stream]
+
+KINDS = [BinanceSim, BinanceFuturesSim, HuobiSim]
+
+
+class Statuses:
+    """The states that a stream and its books went through."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.events: list[StatusChange] = []
+        stream.on(r".*\.status\..*", self.events.append, policy="inline")
+
+    def of(self, subject: str, symbol: str = "") -> list[str]:
+        return [event.status for event in self.events if event.subject == subject and event.symbol == symbol]
+
+
+def newest(sim: Any) -> Any:
+    """The last of the connections that are open."""
+    return sim.connections[-1]
+
+
+def stamp(stream: Stream, symbol: str = "BTC-USDT") -> Any:
+    return stream.store.orderbooks[stream.exchange][symbol]["last_update"]
+
+
+# -- silence ------------------------------------------------------------------------------------------
+
+
+def test_a_mute_server_is_replaced_within_four_seconds(serve: Serve, connect: Connect) -> None:
+    """At default settings, measured as users do: the time without updates."""
+    sims = [serve(kind, ["BTCUSDT"], rate=50.0) for kind in KINDS]
+    streams = [connect(sim, ["BTC-USDT"]) for sim in sims]
+    wait_live(*streams)
+    wait_until(lambda: all(stamp(stream) for stream in streams))
+    last = [stamp(stream) for stream in streams]
+    since = [time.monotonic()] * len(streams)
+    longest = [0.0] * len(streams)
+
+    def look() -> bool:
+        now = time.monotonic()
+        for n, stream in enumerate(streams):
+            longest[n] = max(longest[n], now - since[n])
+            if stamp(stream) != last[n]:
+                last[n], since[n] = stamp(stream), now
+        return all(sim.accepted == 2 for sim in sims) and all(live(stream) for stream in streams)
+
+    for sim in sims:
+        sim.inject(Fault.MUTE)
+    begun = time.monotonic()
+    wait_until(look, 10)
+    while time.monotonic() - begun < 3.0:
+        wait_until(look, 1)
+    assert max(longest) < 4.0
+    for stream in streams:
+        assert stream.status()["reconnects"] == 1
+        assert "no answer to a ping" in stream.status()["last_error"]
+
+
+def test_a_quiet_market_is_not_a_mute_server(serve: Serve, connect: Connect) -> None:
+    sims = [serve(kind, ["BTCUSDT"], rate=0) for kind in KINDS]
+    streams = [connect(sim, ["BTC-USDT"], kind=with_limits(kind, probe_after=0.1))
+               for sim, kind in zip(sims, (Binance, BinanceFutures, Huobi))]
+    for sim in sims:
+        wait_until(lambda: sim.connections and sim.connections[0].subscriptions)
+        sim.advance(1)
+    wait_live(*streams)
+    for sim in sims:
+        before = sim.connections[0].pings
+        wait_until(lambda: sim.connections[0].pings >= before + 2, 5)
+    assert all(sim.accepted == 1 and sim.violations == 0 for sim in sims)
+    assert all(live(stream) and stream.status()["errors"] == 0 for stream in streams)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pongs_and_pings_but_no_data_is_stale_and_replaced(kind: Any, serve: Serve, connect: Connect) -> None:
+    sim = serve(kind, ["BTCUSDT"], rate=50.0, ping_interval=0.2)
+    stream = connect(sim, ["BTC-USDT"], ["book", "quotes"], stale_after=0.8, begin=False)
+    statuses = Statuses(stream)
+    refused: list[str] = []
+
+    def look(event: StatusChange) -> None:
+        if event.subject == "stream" and event.status == "stale":
+            refused.append("state " + stream.state)
+        if event.subject == "book" and event.status == "stale":
+            with pytest.raises(StaleData) as caught:
+                stream.store.orderbook(stream.exchange, "BTC-USDT", max_age=60)
+            refused.append(str(caught.value))
+
+    stream.on(r".*\.status\..*", look, policy="inline")
+    stream.start()
+    wait_live(stream)
+    begun = time.monotonic()
+    sim.inject(Fault.NO_DATA)
+    wait_until(lambda: sim.accepted == 2, 5)
+    assert 0.7 < time.monotonic() - begun < 2.0
+    wait_live(stream)
+    assert "stale" in statuses.of("stream") and "stale" in statuses.of("book", "BTC-USDT")
+    assert "state stale" in refused
+    assert any("the order book is stale" in text for text in refused)
+    assert stream.status()["last_error"] == "connected, but no data for 0.8 s"
+    assert stream.store.orderbook(stream.exchange, "BTC-USDT", max_age=5)["status"] == "live"
+
+
+@pytest.mark.parametrize("kind, options", [
+    (BinanceSim, {}), (HuobiSim, {}), (HuobiSim, {"book_mode": "incremental"})])
+def test_ack_and_silence_of_one_symbol(kind: Any, options: Any, serve: Serve, connect: Connect) -> None:
+    sim = serve(kind, ["BTCUSDT", "ETHUSDT"], rate=50.0)
+    stream = connect(sim, ["BTC-USDT"], stale_after=0.6, begin=False, **options)
+    statuses = Statuses(stream)
+    stream.start()
+    wait_live(stream)
+    conn = newest(sim)
+    sim.inject(Fault.ACK_SILENCE)
+    stream.subscribe("ETH-USDT")
+
+    def said() -> list[str]:
+        words = [str(message).lower() for message in conn.received if "ethusdt" in str(message)]
+        return ["unsub" if "unsub" in word else "sub" for word in words if "req" not in word]
+
+    wait_until(lambda: said() == ["sub", "unsub", "sub"], 5)
+    sim.clear_faults()
+    if kind is BinanceSim or options:           # there was a whole book, and then nothing
+        assert "stale" in statuses.of("book", "ETH-USDT")
+    # It is suspected again only a minute later; a user who is in a hurry may subscribe anew.
+    stream.unsubscribe("ETH-USDT")
+    stream.subscribe("ETH-USDT")
+    wait_live(stream)
+    assert sim.accepted == 1, "one silent symbol is no reason to throw the others away"
+    assert stream.store.orderbook(stream.exchange, "BTC-USDT", max_age=5)["status"] == "live"
+    assert sim.violations == 0
+
+
+def test_ack_and_silence_of_everything_is_replaced(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    sim.plan(Fault.ACK_SILENCE)
+    stream = connect(sim, ["BTC-USDT"], stale_after=0.5)
+    wait_until(lambda: sim.accepted == 2, 5)
+    wait_live(stream)
+
+
+@pytest.mark.parametrize("kind, options", [
+    (BinanceSim, {}), (HuobiSim, {}), (HuobiSim, {"book_mode": "incremental"})])
+def test_subscriptions_that_stay_unanswered(kind: Any, options: Any, serve: Serve, connect: Connect) -> None:
+    sim = serve(kind, ["BTCUSDT"], rate=50.0)
+    sim.plan(Fault.NO_ACK)
+    stream = connect(sim, ["BTC-USDT"], kind=with_limits(Huobi if kind is HuobiSim else Binance, ack=0.2),
+                     **options)
+    wait_until(lambda: sim.accepted == 1)
+    first = newest(sim)
+    wait_until(lambda: sim.accepted == 2, 5)
+    asked = [str(message) for message in first.received if "sub" in str(message).lower()]
+    assert len(asked) == UNANSWERED
+    assert "stay unanswered" in str(stream.status()["last_error"])
+    wait_live(stream)
+
+
+# -- broken connections ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reset_connection_is_right_again_within_300_ms(kind: Any, serve: Serve, connect: Connect) -> None:
+    sim = serve(kind, ["BTCUSDT"], rate=100.0)
+    stream = connect(sim, ["BTC-USDT"], backoff=Backoff(healthy_after=0.0))
+    took = []
+    for fault in (Fault.RESET, Fault.DROP, Fault.CLOSE, Fault.RESET, Fault.RESET, Fault.CLOSE(code=1008),
+                  Fault.RESET):
+        wait_live(stream)
+        wait_until(lambda: len(sim.connections) == 1)
+        accepted, conn = sim.accepted, newest(sim)
+        begun = time.monotonic()
+        sim.inject(fault, conn)
+        wait_until(lambda: sim.accepted > accepted and live(stream))
+        took.append(time.monotonic() - begun)
+        view = stream.store.orderbook(stream.exchange, "BTC-USDT", max_age=1)
+        truth = sim.market.book("BTCUSDT", view["sequence"])
+        assert [price for price, _ in view["bids"][:20]] == [float(price) for price, _ in truth.bids[:20]]
+        assert [size for _, size in view["asks"][:20]] == [float(size) for _, size in truth.asks[:20]]
+    assert statistics.median(took) < 0.3, took
+    assert stream.status()["reconnects"] == 7
+
+
+def test_everything_subscribed_is_restored(serve: Serve, connect: Connect) -> None:
+    symbols = [f"{name}USDT" for name in "ABCDEFGHIJ"]
+    sim = serve(BinanceSim, symbols, rate=20.0)
+    wanted = [f"{name}-USDT" for name in "ABCDEFGH"]
+    stream = connect(sim, wanted, ["book", "trades", "bars:1m"], backoff=Backoff(base=0.05))
+    wait_live(stream)
+    stream.unsubscribe(["A-USDT"])
+    stream.subscribe(["I-USDT"], ["quotes"])
+
+    def expected(names: str, extra: set[str]) -> set[str]:
+        return {f"{name.lower()}usdt@{kind}" for name in names
+                for kind in ("depth@100ms", "trade", "kline_1m")} | extra
+
+    wait_until(lambda: newest(sim).subscriptions == expected("BCDEFGH", {"iusdt@bookTicker"}))
+    sim.pause_listening()
+    sim.inject(Fault.RESET)
+    wait_until(lambda: stream.state == "backoff")
+    stream.unsubscribe(["B-USDT"], ["trades"])          # while there is no connection
+    stream.subscribe(["J-USDT"], ["quotes"])
+    for name in "CDEFGH":
+        with pytest.raises(StaleData, match="the order book is stale"):
+            stream.store.orderbook("binance", f"{name}-USDT", max_age=60)
+        assert stream.store.orderbook("binance", f"{name}-USDT")["bids"]
+    sim.resume_listening()
+    want = expected("BCDEFGH", {"iusdt@bookTicker", "jusdt@bookTicker"}) - {"busdt@trade"}
+    wait_until(lambda: sim.connections and newest(sim).subscriptions == want)
+    wait_live(stream)
+    assert sim.violations == 0
+    states = {entry["state"] for entry in stream.status()["subscriptions"].values()}
+    assert states == {"live"} and len(stream.status()["subscriptions"]) == len(want)
+
+
+def test_attempts_go_on_for_ever_with_growing_pauses(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    pauses: list[float] = []
+
+    class Noting(Backoff):
+        def next(self, lived: float) -> float:
+            pauses.append(super().next(lived))
+            return pauses[-1]
+
+    stream = connect(sim, backoff=Noting(base=0.01, cap=0.08, rand=lambda: 1.0))
+    wait_live(stream)
+    sim.pause_listening()
+    sim.inject(Fault.RESET)
+    wait_until(lambda: len(pauses) >= 8)
+    assert pauses[:8] == [0.0, 0.02, 0.04, 0.08, 0.08, 0.08, 0.08, 0.08]
+    assert stream.status()["state"] in ("backoff", "connecting") and stream.status()["errors"] >= 8
+    sim.resume_listening()
+    wait_live(stream)
+
+
+@pytest.mark.parametrize("fault", [
+    Fault.REFUSE, Fault.NEVER_UPGRADE, Fault.REJECT(status=503), Fault.REJECT(status=403),
+    Fault.SLOW_UPGRADE(seconds=30.0), Fault.STALL, Fault.DROP, Fault.OVERSIZED, Fault.GARBAGE,
+    Fault.FRAGMENT, Fault.CLOSE])
+def test_a_first_connection_that_goes_wrong(fault: Fault, serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    sim.plan(fault, fault)
+    stream = connect(sim, connect_timeout=0.3, backoff=Backoff(base=0.02),
+                     kind=with_limits(Binance, probe_after=0.3))
+    wait_live(stream)
+    wait_until(lambda: stream.feed.counters.messages > 10)
+    assert sim.struck[fault.name] >= 1
+
+
+def test_too_many_connections_are_paused_as_long_as_the_venue_says(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    sim.plan(Fault.REJECT(status=429, retry_after=1))
+    stream = connect(sim, backoff=Backoff(base=0.01))
+    wait_until(lambda: stream.state == "backoff")
+    begun = time.monotonic()
+    wait_live(stream)
+    assert time.monotonic() - begun > 0.8
+    assert sim.accepted == 2
+
+
+def test_refused_credentials_are_the_end(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    sim.plan(Fault.REJECT(status=401))
+    stream = connect(sim)
+    wait_until(lambda: stream.state == "failed" and not stream.is_alive())
+    assert "refused the credentials" in stream.status()["last_error"]
+    stream.start()                              # with better luck
+    wait_live(stream)
+
+
+# -- planned ----------------------------------------------------------------------------------------------
+
+
+def test_an_announced_shutdown_is_a_planned_reconnect(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=100.0)
+    stream = connect(sim)
+    wait_live(stream)
+    sim.shutdown_notice(close_after=5.0)
+    begun = time.monotonic()
+    wait_until(lambda: sim.accepted == 2 and live(stream), 3)
+    assert time.monotonic() - begun < 1.0
+    status = stream.status()
+    assert (status["errors"], status["last_error"], status["reconnects"]) == (0, None, 1)
+
+
+def test_a_venue_that_announces_shutdowns_all_the_time_is_not_hammered(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=100.0)
+    stream = connect(sim, backoff=Backoff(base=0.4, rand=lambda: 1.0))
+    seen = 0
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        if sim.accepted > seen and sim.connections and sim.connections[-1].subscriptions:
+            seen = sim.accepted
+            sim.shutdown_notice()
+        stream.store.wait(stream.store.last_update, 0.01)
+    assert 2 <= seen <= 5
+    assert stream.status()["errors"] == 0
+
+
+def test_connections_are_replaced_before_the_venue_ends_them(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=100.0, lifetime=2.0)
+    stream = connect(sim, kind=with_limits(Binance, lifetime=0.5), backoff=Backoff(healthy_after=0.1))
+    wait_until(lambda: sim.accepted == 3, 5)
+    wait_live(stream)
+    status = stream.status()
+    assert (status["errors"], status["last_error"], status["reconnects"]) == (0, None, 2)
+
+
+# -- refused ----------------------------------------------------------------------------------------------
+
+
+def test_refused_symbols_stay_refused_and_say_why(serve: Serve) -> None:
+    sim = serve(HuobiSim, ["BTCUSDT"], rate=50.0)
+    with StreamManager() as market:
+        market.start("huobi", ["BTC-USDT", "NO-SUCH"], url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(NotReady, match=r"huobi book of NO-SUCH \(refused: invalid topic market.nosuch"):
+            market.wait_ready(10)
+        assert market.store.orderbook("huobi", "BTC-USDT", max_age=5)["bids"]
+        states = market.status()["streams"][0]["subscriptions"]
+        assert states["book.BTC-USDT"]["state"] == "live"
+        assert states["book.NO-SUCH"]["state"] == "refused"
+        assert "invalid topic market.nosuch.depth.step0" in states["book.NO-SUCH"]["reason"]
+        sim.inject(Fault.RESET)
+        wait_until(lambda: sim.accepted == 2 and sim.connections and newest(sim).subscriptions)
+        wait_until(lambda: market.status()["streams"][0]["state"] == "live")
+        assert not [m for m in newest(sim).received if "nosuch" in str(m)]
+        assert market.status()["streams"][0]["subscriptions"]["book.NO-SUCH"]["state"] == "refused"
+        # Asking for it once more is asking the venue once more.
+        market.subscribe("huobi", "NO-SUCH")
+        wait_until(lambda: [m for m in newest(sim).received if "nosuch" in str(m)])
+
+
+@pytest.mark.parametrize("form", ["flat", "nested"])
+def test_binance_refuses_in_two_forms(form: str, serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0, error_form=form)
+    sim.plan(Fault.REFUSE_SUBSCRIPTION)
+    stream = connect(sim)
+    wait_until(lambda: stream.status()["subscriptions"]["book.BTC-USDT"]["state"] == "refused")
+    assert "is not available (code 2)" in stream.status()["subscriptions"]["book.BTC-USDT"]["reason"]
+
+
+# -- snapshots ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault, pause", [
+    (Fault.SNAPSHOT_429(retry_after=1), 1.0), (Fault.SNAPSHOT_418(retry_after=1), 1.0),
+    (Fault.SNAPSHOT_500, 0.0), (Fault.SNAPSHOT_GARBAGE, 0.0), (Fault.SNAPSHOT_STALE(updates=500), 0.0)])
+def test_snapshots_that_fail_are_asked_for_again(fault: Fault, pause: float, serve: Serve,
+                                                 connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=100.0)
+    sim.advance(600)
+    sim.plan_rest(fault, None)
+    stream = connect(sim)
+    wait_live(stream)
+    first, second = [request.time for request in sim.requests]
+    assert second - first > max(pause - 0.01, 0.0)
+    assert second - first < pause + 1.0
+    view = stream.store.orderbook("binance", "BTC-USDT")
+    truth = sim.market.book("BTCUSDT", view["sequence"])
+    assert [float(price) for price, _ in truth.bids[:50]] == [price for price, _ in view["bids"][:50]]
+
+
+def test_a_refusal_keeps_all_symbols_away_until_it_is_over(serve: Serve, connect: Connect) -> None:
+    symbols = [f"{name}USDT" for name in "ABCDEF"]
+    sim = serve(BinanceSim, symbols, rate=20.0)
+    sim.plan_rest(Fault.SNAPSHOT_429(retry_after=1))
+    stream = connect(sim, [f"{name}-USDT" for name in "ABCDEF"])
+    wait_live(stream)
+    times = sorted(request.time for request in sim.requests)
+    early = [moment for moment in times if moment < times[0] + 0.5]
+    assert len(early) <= 4, "those under way when the refusal came"
+    assert len(times) <= len(early) + 6
+
+
+@pytest.mark.parametrize("fault", [Fault.SNAPSHOT_500, Fault.SNAPSHOT_GARBAGE, Fault.SNAPSHOT_STALE(updates=300)])
+def test_refreshes_by_frame_that_fail_are_asked_for_again(fault: Fault, serve: Serve, connect: Connect,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.refresh.FRAME_PATIENCE", 0.3)
+    sim = serve(HuobiSim, ["BTCUSDT"], rate=100.0)
+    sim.advance(400)
+    sim.plan_rest(fault, fault)
+    stream = connect(sim, book_mode="incremental")
+    wait_until(lambda: sim.struck[fault.name] == 2)
+    wait_live(stream)
+
+
+def test_a_refresh_that_is_never_answered_is_asked_for_again(serve: Serve, connect: Connect,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.refresh.FRAME_PATIENCE", 0.3)
+    sim = serve(HuobiSim, ["BTCUSDT"], rate=100.0, stale_refresh=2)
+    sim.plan_rest(Fault.SNAPSHOT_HANG)
+    stream = connect(sim, book_mode="incremental")
+    wait_live(stream)
+    assert sim.struck["snapshot_hang"] == 1
