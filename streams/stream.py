@@ -39,6 +39,7 @@ __all__ = ["Stream"]
 log = logging.getLogger("streams.stream")
 
 POLITE = 0.6        # seconds a polite close may take before stop() ends the conversation by force
+ENDING = 1.0        # seconds between a run's last state and its end, at most: handlers hear of it
 
 
 class Stream(threading.Thread):
@@ -157,6 +158,8 @@ class Stream(threading.Thread):
         Raises:
             ConfigurationError: It is running.
         """
+        if self.lifecycle.state in ("stopped", "failed") and threading.current_thread() is not self:
+            self._connector.ended.wait(ENDING)      # its thread has said so, and is about to end
         with self._connector.control, self._renewal:
             if super().is_alive():
                 raise ConfigurationError(f"{self._title} is running already; stop() it first")
