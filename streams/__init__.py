@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 # what a market says
@@ -37,22 +38,29 @@ if TYPE_CHECKING:
         EXCHANGES, Alpaca, AlpacaCrypto, AlpacaOptions, Binance, BinanceFutures, Huobi, Kraken,
         LongPollJson, LongPollXml, NasdaqItch, Polygon, Redis,
     )
+    from .collector import Collector
+    from .publisher import Publisher
+    from .remote import RemoteStore
 
 __all__ = [
     "Alpaca", "AlpacaCrypto", "AlpacaOptions", "AuthenticationFailed", "Bar", "Binance", "BinanceFutures",
-    "BookUpdate", "BookView", "ConfigurationError", "EXCHANGES", "Event", "Gap", "Huobi", "Imbalance",
-    "Kraken", "LongPollJson", "LongPollXml", "MarketStatus", "MissingDependency", "NasdaqItch", "News",
-    "NoData", "NotReady", "OrderBook", "Polygon", "PriceBand", "Quote", "Redis", "StaleData", "StatusChange",
-    "StopTimeout", "Store", "Stream", "StreamManager", "StreamsError", "SubscriptionRefused", "Ticker",
-    "Trade", "TradeCorrection", "TransportError", "Value",
+    "BookUpdate", "BookView", "Collector", "ConfigurationError", "EXCHANGES", "Event", "Gap", "Huobi",
+    "Imbalance", "Kraken", "LongPollJson", "LongPollXml", "MarketStatus", "MissingDependency",
+    "NasdaqItch", "News", "NoData", "NotReady", "OrderBook", "Polygon", "PriceBand", "Publisher", "Quote",
+    "Redis", "RemoteStore", "StaleData", "StatusChange", "StopTimeout", "Store", "Stream",
+    "StreamManager", "StreamsError", "SubscriptionRefused", "Ticker", "Trade", "TradeCorrection",
+    "TransportError", "Value",
 ]
+
+
+# past one machine, likewise: needs redis-py
+_FAN_OUT = {"Collector": "collector", "Publisher": "publisher", "RemoteStore": "remote"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import exchanges
-    return getattr(exchanges, name)
+    return getattr(importlib.import_module(f".{_FAN_OUT.get(name, 'exchanges')}", __name__), name)
 
 
 def __dir__() -> list[str]:
