@@ -15,11 +15,12 @@ from .itch_market import ItchMarket
 from .market import Book, Instrument, Market
 from .polygon import PolygonSim
 from .replay import ReplaySim
+from .sandbox import Sandbox
 from .server import LoopbackServer
 from .web import Request, Response, WebServer
 
 __all__ = [
     "AlpacaSim", "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
     "ItchMarket", "ItchSim", "LoopbackServer", "Market", "PolygonSim", "ReplaySim", "Request",
-    "Response", "WebServer",
+    "Response", "Sandbox", "WebServer",
 ]
