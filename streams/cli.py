@@ -96,7 +96,7 @@ def _with_targets(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         parser.add_argument("file", help="a recording; without books its contents are listed")
     parser.add_argument("targets", nargs="*" if name == "replay" else "+", metavar="EXCHANGE SYMBOL",
                         help="see below")
-    parser.add_argument("-c", "--channels", nargs="+", action="extend", default=[], metavar="CHANNEL",
+    parser.add_argument("-c", "--channels", action="append", default=[], metavar="CHANNEL,...",
                         help="default: what gives prices there, and trades")
     parser.add_argument("-o", "--option", action="append", default=[], metavar="[EXCHANGE.]NAME=VALUE",
                         help="an option of the stream or the venue, like depth=20 or feed=sip")

@@ -33,7 +33,6 @@ _EXTRAS = {
     "record": ("zstandard", "zstandard", "recordings compressed with zstd"),
     "socks": ("python-socks", "python_socks", "SOCKS proxies"),
     "hours": ("exchange_calendars", "exchange_calendars", "trading hours of exchanges"),
-    "pandas": ("pandas", "pandas", "data frames"),
 }
 _PATIENCE = 10.0        # seconds for the loopback check
 
