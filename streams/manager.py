@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,11 +47,24 @@ def _not_on_a_stream(what: str) -> None:
             " handler with another policy than 'inline'")
 
 
+_Left = dict[str, tuple[str, ...]]      # symbols, with those of their channels that have no place yet
+
+
+def _by_channels(left: _Left) -> list[tuple[tuple[str, ...], list[str]]]:
+    """``(channels, symbols)``: symbols with the same channels together, those without any left out."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for symbol, channels in left.items():
+        if channels:
+            together.setdefault(channels, []).append(symbol)
+    return list(together.items())
+
+
 class _Group:
     """The streams of one exchange: as many as its endpoints and limits need.
 
     Attributes:
         name: The venue's own name (aliases resolved).
+        paused: Streams made from now on stay away, too.
         streams: ``(endpoint, stream)``.
     """
 
@@ -60,6 +73,7 @@ class _Group:
         self.options = options
         self.streams: list[tuple[str, Stream]] = []
         self.channels: list[str] = []
+        self.paused = False
         self.facts = kind.facts(options)
         self.name = self.facts.name
         self.rest = Rest(
@@ -76,33 +90,48 @@ class _Group:
             self.facts.check_channel(channel)
             by_endpoint.setdefault(self.facts.endpoint(channel), []).append(channel)
         for symbol in symbols:
-            self.facts.native(symbol)               # refuse all or none
+            for channel in channels:
+                self.facts.route(symbol, channel)   # refuse all or none
         for endpoint, there in by_endpoint.items():
-            left = list(symbols)
-            for known, stream in self.streams:
-                if known == endpoint:
-                    left = self._fill(stream, left, there)
-            while left:
-                room = max(self.facts.limits.topics // self._weight(left[0], there), 1)
-                stream = self.kind(left[:room], there, **self._settings)
-                left = left[room:]
-                stream.start()
-                self.streams.append((endpoint, stream))
+            here = [stream for known, stream in self.streams if known == endpoint]
+            left = dict.fromkeys(symbols, tuple(there))
+            for place in (self._again, self._fill):
+                for stream in here:
+                    left = place(stream, left)
+            for wanted, homeless in _by_channels(left):
+                room = max(self.facts.limits.topics // self._weight(homeless[0], wanted), 1)
+                for at in range(0, len(homeless), room):
+                    self._open(endpoint, homeless[at:at + room], wanted)
 
-    def _fill(self, stream: Stream, symbols: list[str], channels: list[str]) -> list[str]:
-        """Subscribe what fits; what is there already stays where it is. Returns the rest."""
-        taken, left, room = [], [], self.facts.limits.topics - stream.feed.subscriptions.size()
-        for symbol in symbols:
-            there = all(stream.feed.subscriptions.get(symbol, channel) for channel in channels)
-            weight = 0 if there else self._weight(symbol, channels)
-            if there or weight <= room:
+    def _open(self, endpoint: str, symbols: Sequence[str], channels: Sequence[str]) -> None:
+        stream = self.kind(symbols, channels, **self._settings)
+        if self.paused:
+            stream.pause()
+        stream.start()
+        self.streams.append((endpoint, stream))
+
+    @staticmethod
+    def _again(stream: Stream, left: _Left) -> _Left:
+        """Wish once more for what the stream has already. Returns the rest."""
+        known = {symbol: tuple(c for c in channels if stream.feed.subscriptions.get(symbol, c))
+                 for symbol, channels in left.items()}
+        for channels, symbols in _by_channels(known):
+            stream.subscribe(symbols, channels)
+        rest = {symbol: tuple(c for c in channels if c not in known[symbol])
+                for symbol, channels in left.items()}
+        return {symbol: channels for symbol, channels in rest.items() if channels}
+
+    def _fill(self, stream: Stream, left: _Left) -> _Left:
+        """Subscribe what there is room for. Returns the rest."""
+        room, taken = self.facts.limits.topics - stream.feed.subscriptions.size(), {}
+        for symbol, channels in left.items():
+            weight = self._weight(symbol, channels)
+            if weight <= room:
                 room -= weight
-                taken.append(symbol)
-            else:
-                left.append(symbol)
-        if taken:
-            stream.subscribe(taken, channels)
-        return left
+                taken[symbol] = channels
+        for channels, symbols in _by_channels(taken):
+            stream.subscribe(symbols, channels)
+        return {symbol: channels for symbol, channels in left.items() if symbol not in taken}
 
     def close(self) -> None:
         """Stop what was started before something went wrong."""
@@ -241,6 +270,8 @@ class StreamManager:
             late += [p.name for p in publishers if not p.stop(max(deadline - time.monotonic(), 0.1))]
             self.handlers.close(max(deadline - time.monotonic(), 0.0))
             with self._lock:
+                if self._groups:            # another thread has started something meanwhile
+                    self.handlers.open()
                 pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
             pool.close(min(max(deadline - time.monotonic(), 0.0), 1.0))
         if late:
@@ -248,13 +279,11 @@ class StreamManager:
 
     def pause(self, exchange: str | None = None) -> None:
         """Close the connections of one exchange, or all, until :meth:`resume`."""
-        for stream in self._streams(exchange):
-            stream.pause()
+        self._pause(exchange, True)
 
     def resume(self, exchange: str | None = None) -> None:
         """Connect again after :meth:`pause`."""
-        for stream in self._streams(exchange):
-            stream.resume()
+        self._pause(exchange, False)
 
     def subscribe(self, exchange: str, symbols: Sequence[str] | str,
                   channels: Sequence[str] | str | None = None) -> None:
@@ -404,8 +433,16 @@ class StreamManager:
                 raise ConfigurationError(f"{exchange} has not been started; running: {running}")
             return self._groups[name]
 
+    def _pause(self, exchange: str | None, paused: bool) -> None:
+        with self._lock:
+            for group in self._some(exchange):
+                group.paused = paused
+                for _, stream in group.streams:
+                    stream.pause() if paused else stream.resume()
+
+    def _some(self, exchange: str | None) -> list[_Group]:
+        return list(self._groups.values()) if exchange is None else [self._group(exchange)]
+
     def _streams(self, exchange: str | None) -> list[Stream]:
         with self._lock:
-            groups: Iterable[_Group] = (
-                self._groups.values() if exchange is None else [self._group(exchange)])
-            return [stream for group in groups for _, stream in group.streams]
+            return [stream for group in self._some(exchange) for _, stream in group.streams]

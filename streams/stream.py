@@ -6,6 +6,7 @@ What the thread does is in :mod:`streams.connector` (connection after connection
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import logging
@@ -116,7 +117,7 @@ class Stream(threading.Thread):
         self._way = Way(
             lambda: kind(**self._options), self._address, dict(headers or {}), proxy, sslopt, connect_timeout,
             facts.limits.stale_after if stale_after is None else stale_after, recorder, schedule,
-            backoff or Backoff(), bool(self._options["api_key"]), playback)
+            copy.copy(backoff or Backoff()), bool(self._options["api_key"]), playback)
         self._connector = Connector(self.feed, self._way, self.lifecycle)
         self._renewal = threading.Lock()        # held while this thread is made anew, or looked at
         self._announce_start: Callable[[], None]

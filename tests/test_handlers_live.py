@@ -135,7 +135,8 @@ def test_drops_are_exact_while_it_is_stuck(policy: str, stack: Stack, stuck: Cal
     sim, stream = binance(stack, ["BTC-USDT"], ["book"])
     offered, handler, told = Counting(), stuck(), []
     stream.on(r"binance\.book\.BTC-USDT", offered, policy="inline")
-    stream.on(r"binance\.book\.BTC-USDT", handler, policy=policy, maxsize=10, name="laggard", block_timeout=0.01)
+    stream.on(r"binance\.book\.BTC-USDT", handler, policy=policy, maxsize=10, name="laggard",
+              block_timeout=0.01)
     stream.on(r"binance\.status\.\*", told.append, policy="inline")
     stream.start()
     wait_live(stream)
@@ -347,7 +348,13 @@ def test_a_handler_restarts_a_stream_that_has_ended(stack: Stack) -> None:
                 stream.start()
             except ConfigurationError as error:
                 failures.append(error)
+
+    def linger(event: StatusChange) -> None:
+        if event.status == "stopped":                   # so the thread is there for a while yet
+            threading.Event().wait(0.05)
+
     stream.on(r"binance\.status\.\*", restart, maxsize=100)
+    stream.on(r"binance\.status\.\*", linger, policy="inline")
     stream.start()
     for count in range(1, 6):
         wait_live(stream)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from streams import ConfigurationError
-from streams.exchanges import Alpaca, Binance
-from streams.sim import BinanceSim, Fault
+from streams import ConfigurationError, StreamManager
+from streams.exchanges import EXCHANGES, Alpaca, Binance
+from streams.sim import BinanceSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 from streams.stream import Stream
 
@@ -159,3 +159,109 @@ def test_one_stream(kind: type[Stream], sim: Callable[[], Any], symbols: list[st
     handled = sum(entry["handled"] for entry in stream.handlers.status())
     wait_until(lambda: sum(e["handled"] for e in stream.handlers.status()) > handled)
     assert all(entry["errors"] == 0 for entry in stream.handlers.status()), stream.handlers.status()
+
+
+def test_a_manager(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = with_limits(Binance, **FREE, topics=4)          # several streams for one exchange
+    monkeypatch.setitem(EXCHANGES, "binance", small)
+    monkeypatch.setitem(EXCHANGES, "alpaca", FastAlpaca)
+    sims = {"binance": stack.enter_context(BinanceSim([c.replace("-", "") for c in COINS], rate=20,
+                                                      message_limit=None)),
+            "alpaca": stack.enter_context(AlpacaSim(STOCKS, rate=20))}
+    symbols = {"binance": COINS, "alpaca": STOCKS}
+    coming = stack.enter_context(HuobiSim(["btcusdt", "ethusdt"], rate=20))
+    market = stack.enter_context(StreamManager(backoff=quick()))
+    wishes = {name: Wishes() for name in sims}
+    over, busy = threading.Event(), threading.Lock()
+
+    def start(name: str, symbol: str) -> None:
+        keys = ALPACA_KEYS if name == "alpaca" else {}
+        market.start(name, symbol, ["trades"], url=sims[name].url, rest_url=sims[name].rest_url, **keys)
+
+    def calls(caller: dict[str, Caller], rand: random.Random) -> None:
+        name, chance = rand.choice(("binance", "alpaca")), rand.random()
+        if chance < 0.75:
+            more = start if rand.random() < 0.3 else market.subscribe
+            caller[name].change(lambda symbol: more(name, symbol),
+                                lambda symbol: market.unsubscribe(name, symbol))
+        elif chance < 0.80:
+            market.pause(rand.choice((name, None)))
+        elif chance < 0.88:
+            market.resume(rand.choice((name, None)))
+        elif chance < 0.93:
+            market.stop("huobi")
+        elif chance < 0.98:
+            market.start("huobi", rand.choice(("BTC-USDT", "ETH-USDT")), ["trades"], url=coming.url,
+                         rest_url=coming.rest_url)
+        else:
+            market.status()
+
+    def callers(seed: int) -> dict[str, Caller]:
+        return {name: Caller(seed, symbols[name], wishes[name]) for name in sims}
+    meddlers = callers(99), random.Random(99)
+
+    @market.on(r".+\.trades\..+", policy="inline")
+    def inline(_: Any) -> None:
+        if not over.is_set() and busy.acquire(blocking=False):
+            try:
+                calls(*meddlers)
+            finally:
+                busy.release()
+
+    def call(seed: int) -> None:
+        mine, rand = callers(seed), random.Random(seed)
+        for _ in range(CALLS // THREADS):
+            calls(mine, rand)
+            over.wait(rand.random() * PAUSE)
+    for name in sims:
+        start(name, symbols[name][0])
+        wishes[name].note(Counter(), symbols[name][0], 1)
+    breakers = [threading.Thread(target=trouble, args=(sim, over, 7), daemon=True)
+                for sim in (*sims.values(), coming)]
+    for breaker in breakers:
+        breaker.start()
+    try:
+        at_once(*(lambda seed=seed: call(seed) for seed in range(THREADS)), timeout=DEADLINE)   # type: ignore
+    finally:
+        over.set()
+        for breaker in breakers:
+            breaker.join(5)
+    assert busy.acquire(timeout=10)
+    for sim in (*sims.values(), coming):
+        sim.clear_faults()
+    market.stop("huobi")
+    market.resume()
+    wait_listed(sims["binance"], {f"{s.replace('-', '').lower()}@trade" for s in wishes["binance"].left()})
+    wait_listed(sims["alpaca"], {f"trades:{symbol}" for symbol in wishes["alpaca"].left()})
+    wait_until(lambda: not coming.connections)
+    market.start("huobi", "BTC-USDT", ["trades"], url=coming.url, rest_url=coming.rest_url)
+    wait_listed(coming, {"market.btcusdt.trade.detail"})
+    assert len(coming.connections) == len(sims["alpaca"].connections) == 1
+    for entry in market.status()["handlers"]:
+        assert entry["errors"] == 0
+
+
+def test_stops_and_starts_of_a_manager_from_many_threads(stack: Stack) -> None:
+    """Whoever comes last wins, and handlers are at work whenever something runs."""
+    sim = stack.enter_context(BinanceSim(["BTCUSDT"], rate=100))
+    market = stack.enter_context(StreamManager(url=sim.url, rest_url=sim.rest_url, backoff=quick()))
+    heard = threading.Event()
+    market.on(r"binance\.trades\..+", lambda _: heard.set())
+
+    def call(seed: int) -> None:
+        rand = random.Random(seed)
+        for _ in range(30):
+            if rand.random() < 0.5:
+                market.stop(rand.choice(("binance", None)))
+            else:
+                market.start("binance", "BTC-USDT", ["trades"])
+            market.status()
+    for seed in range(3):
+        at_once(*(lambda n=n: call(n) for n in range(seed * 8, seed * 8 + 7)),     # type: ignore[misc]
+                lambda: market.start("binance", "BTC-USDT", ["trades"]), timeout=DEADLINE)
+        at_once(market.stop, lambda: market.start("binance", "BTC-USDT", ["trades"]))
+        if not market.status()["streams"]:
+            market.start("binance", "BTC-USDT", ["trades"])
+        heard.clear()
+        wait_until(heard.is_set, what="the handler hears")
+        wait_listed(sim, {"btcusdt@trade"})

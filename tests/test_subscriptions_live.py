@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from streams.exchanges import Alpaca
+from streams import ConfigurationError, StreamManager
+from streams.exchanges import EXCHANGES, Alpaca
 from streams.sim import Fault
 from streams.sim.alpaca import AlpacaSim
 from streams.stream import Stream
@@ -15,7 +16,7 @@ from streams.stream import Stream
 from .live import (
     ALPACA_KEYS, PLACES, Place, at_once, listed, quick, settled, wait_listed, wait_subscribed,
 )
-from .tools import wait_until
+from .tools import wait_until, with_limits
 
 EACH = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 Stack = contextlib.ExitStack
@@ -217,3 +218,36 @@ def test_without_an_answer_it_stays_pending(place: Place, stack: Stack) -> None:
     wait_until(lambda: len(sim.connections[0].received) > sent)
     assert states(stream)[f"{place.channel}.{b}"] == "pending"
     assert states(stream)[f"{place.channel}.{a}"] == "live"
+
+
+def test_a_manager_places_nothing_twice(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = PLACES["binance"]
+    monkeypatch.setitem(EXCHANGES, "binance", with_limits(place.kind, topics=2))
+    a, b, c, d = place.symbols
+    sim = place.serve(stack, message_limit=None)
+    market = stack.enter_context(StreamManager(url=sim.url, rest_url=sim.rest_url))
+    market.start("binance", [a, b, c], ["trades"])
+    wait_listed(sim, place.topics(a, b, c))
+    market.unsubscribe("binance", a)                    # there is room on the first, and ``c`` on the second
+    market.subscribe("binance", [c, b])
+    market.start("binance", [c, d], ["trades"])
+    wait_listed(sim, place.topics(b, c, d))
+    where = [name for connection in sim.connections for name in connection.subscriptions]
+    assert len(where) == len(set(where)) == 3 and len(sim.connections) == 2
+    market.unsubscribe("binance", [b, c, d])
+    wait_listed(sim, place.topics(b, c))                # each once more than taken back
+    market.unsubscribe("binance", [b, c])
+    market.unsubscribe("binance", c)
+    wait_listed(sim, set())
+    market.pause("binance")
+    wait_until(lambda: not sim.connections)
+    market.subscribe("binance", [a, b, c, d])
+    market.start("binance", a, ["quotes"])              # that needs a third stream, which stays away, too
+    assert len(market.status()["streams"]) == 3
+    wait_until(lambda: {stream["state"] for stream in market.status()["streams"]} == {"paused"})
+    assert sim.accepted == 2
+    market.resume()
+    wait_listed(sim, place.topics(a, b, c, d) | {"btcusdt@bookTicker"})
+    with pytest.raises(ConfigurationError, match="no channel 'trade'"):
+        market.subscribe("binance", [a, b], ["book", "trade"])
+    assert len(market.status()["streams"]) == 3         # all or nothing
