@@ -69,7 +69,7 @@ def serve(stack: contextlib.ExitStack) -> Callable[..., Any]:
     return begin
 
 
-_KINDS = {BinanceSim: Binance, BinanceFuturesSim: BinanceFutures, HuobiSim: Huobi}
+KINDS = {BinanceSim: Binance, BinanceFuturesSim: BinanceFutures, HuobiSim: Huobi}
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def connect(stack: contextlib.ExitStack) -> Callable[..., Any]:
     """``connect(sim, ["BTC-USDT"], ...)``: a stream of the right kind, started, stopped in the end."""
     def begin(sim: Any, symbols: Sequence[str] | str = ("BTC-USDT",), channels: Any = ("book",), *,
               kind: type[Stream] | None = None, begin: bool = True, **options: Any) -> Stream:
-        chosen = kind or _KINDS[type(sim)]
+        chosen = kind or KINDS[type(sim)]
         options = {"url": sim.url, "rest_url": sim.rest_url, **options}
         stream = chosen(symbols, channels, **options)
         stack.callback(lambda: stream.stop() or pytest.fail(f"{stream!r} did not stop"))

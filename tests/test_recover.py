@@ -304,7 +304,7 @@ def test_an_announced_shutdown_is_a_planned_reconnect(serve: Serve, connect: Con
     assert (status["errors"], status["last_error"], status["reconnects"]) == (0, None, 1)
 
 
-def test_a_venue_that_announces_shutdowns_all_the_time_is_not_hammered(serve: Serve, connect: Connect) -> None:
+def test_a_venue_that_shuts_down_all_the_time_is_not_hammered(serve: Serve, connect: Connect) -> None:
     sim = serve(BinanceSim, ["BTCUSDT"], rate=100.0)
     stream = connect(sim, backoff=Backoff(base=0.4, rand=lambda: 1.0))
     seen = 0
@@ -393,7 +393,8 @@ def test_a_refusal_keeps_all_symbols_away_until_it_is_over(serve: Serve, connect
     assert len(times) <= len(early) + 6
 
 
-@pytest.mark.parametrize("fault", [Fault.SNAPSHOT_500, Fault.SNAPSHOT_GARBAGE, Fault.SNAPSHOT_STALE(updates=300)])
+@pytest.mark.parametrize("fault", [
+    Fault.SNAPSHOT_500, Fault.SNAPSHOT_GARBAGE, Fault.SNAPSHOT_STALE(updates=300)])
 def test_refreshes_by_frame_that_fail_are_asked_for_again(fault: Fault, serve: Serve, connect: Connect,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.refresh.FRAME_PATIENCE", 0.3)
