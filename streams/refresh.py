@@ -24,6 +24,7 @@ LONGEST_PAUSE = 10.0
 SHORTEST_PAUSE = 0.02   # seconds between two looks at what may not be sent yet
 SUSPICION = 60.0        # seconds until a silent feed is subscribed anew once more; doubles
 LONGEST_SUSPICION = 3600.0
+STREAK = 2.0            # seconds: a book that is lost again so soon was not helped by subscribing it anew
 FRAME_PATIENCE = 5.0    # seconds an answer to a frame of the venue's own may take
 
 
@@ -68,6 +69,8 @@ class Refresher:
         self._wishes: dict[Route, _Wish] = {}
         # Those that are silent: when to ask again, and the pause after that.
         self._checked: dict[Route, tuple[float, float]] = {}
+        # Those that were subscribed anew for their snapshot: when it came, and how often in a streak.
+        self._renewed: dict[Route, tuple[float, int]] = {}
         feed.on_lost = self.lost
         feed.on_live = self.live
 
@@ -92,6 +95,10 @@ class Refresher:
         wish = self._wishes.get(route)
         if wish is None:
             wish = self._wishes[route] = _Wish(now)
+            renewed, attempts = self._renewed.get(route, (0.0, 0))
+            if attempts and now - renewed < STREAK:
+                wish.attempts = attempts
+                self._later(wish, now)
             self._feed.count("resyncs")
             self._session.wake()
         elif wish.asked:
@@ -100,6 +107,8 @@ class Refresher:
     def live(self, route: Route) -> None:
         """The wish has come true; if the book is lost again, in the same breath even, that is a new one."""
         self._wishes.pop(route, None)
+        if route in self._renewed:
+            self._renewed[route] = time.monotonic(), self._renewed[route][1]
 
     def silent(self, route: Route, now: float, reason: str) -> None:
         """A feed has said nothing for long. It may be quiet, or forgotten by the venue: mark it, and
@@ -120,6 +129,7 @@ class Refresher:
         """Nobody wants it any more."""
         self._wishes.pop(route, None)
         self._checked.pop(route, None)
+        self._renewed.pop(route, None)
 
     def tick(self, now: float) -> None:
         """Ask for what is due."""
@@ -145,6 +155,7 @@ class Refresher:
         elif how is not None:
             self._session.send(how)
         else:
+            self._renewed[route] = now, wish.attempts
             self._feed.subscriptions.renew(route.topics)
 
     def _door(self, route: Route, wish: _Wish) -> Callable[[str, bytes | None, str, float], None]:

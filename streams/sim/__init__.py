@@ -12,6 +12,7 @@ from .faults import Fault
 from .huobi import HuobiSim
 from .itch import ItchSim
 from .itch_market import ItchMarket
+from .kraken import KrakenSim
 from .market import Book, Instrument, Market
 from .polygon import PolygonSim
 from .replay import ReplaySim
@@ -21,6 +22,6 @@ from .web import Request, Response, WebServer
 
 __all__ = [
     "AlpacaSim", "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
-    "ItchMarket", "ItchSim", "LoopbackServer", "Market", "PolygonSim", "ReplaySim", "Request",
-    "Response", "Sandbox", "WebServer",
+    "ItchMarket", "ItchSim", "KrakenSim", "LoopbackServer", "Market", "PolygonSim", "ReplaySim",
+    "Request", "Response", "Sandbox", "WebServer",
 ]

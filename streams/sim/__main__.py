@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from . import (AlpacaSim, BinanceFuturesSim, BinanceSim, Fault, HuobiSim, PolygonSim,
-               ReplaySim)
+from . import (AlpacaSim, BinanceFuturesSim, BinanceSim, Fault, HuobiSim, KrakenSim,
+               PolygonSim, ReplaySim)
 from .simulation import MarketSim
 from .venue import VenueServer
 
 VENUES: dict[str, Callable[..., MarketSim]] = {
     "alpaca": AlpacaSim, "binance": BinanceSim, "binance-futures": BinanceFuturesSim,
-    "huobi": HuobiSim, "htx": HuobiSim, "polygon": PolygonSim}
+    "huobi": HuobiSim, "htx": HuobiSim, "kraken": KrakenSim, "polygon": PolygonSim}
 _LOOK = 0.2         # seconds between two looks for a signal
 
 
