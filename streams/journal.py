@@ -25,9 +25,37 @@ if TYPE_CHECKING:
     from .book import OrderBook
     from .feed import Feed
 
-__all__ = ["Captured", "Journal", "Note", "Outlet", "Released", "Tap"]
+__all__ = ["Bell", "Captured", "Journal", "Note", "Outlet", "Released", "Tap"]
 
 Apply = Callable[[Any], None]
+
+
+class Bell:
+    """Wakes the one who takes the notes. Threads: any.
+
+    Attributes:
+        wanted: It sleeps, or is about to: who notes something has to ring. Who sets it looks for notes
+            once more before sleeping.
+    """
+
+    __slots__ = ("wanted", "_rung")
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._rung = threading.Event()
+
+    def ring(self) -> None:
+        """Wake it."""
+        self.wanted = False
+        self._rung.set()
+
+    def sleep(self, seconds: float, awake: Callable[[], bool]) -> None:
+        """Until it rings, or the time is over; not at all when ``awake()``."""
+        self._rung.clear()
+        self.wanted = True
+        if not awake():
+            self._rung.wait(max(0.0, seconds))
+        self.wanted = False
 
 
 class Captured(NamedTuple):
@@ -88,12 +116,12 @@ class Journal:
         dropped: Notes that were lost for want of room.
     """
 
-    def __init__(self, feed: Feed, limit: int, ring: Callable[[], None]) -> None:
+    def __init__(self, feed: Feed, limit: int, bell: Bell) -> None:
         self.dropped = 0
         self._feed = weakref.ref(feed)
         self._lock = feed.writer.lock
         self._limit = limit
-        self._ring = ring
+        self._bell = bell
         self._notes: deque[Note] = deque()
         self._outlets: dict[Route, Outlet] = {}
         self._overflown = False
@@ -111,13 +139,23 @@ class Journal:
                     self._repeat(outlet, again=False)
         return self._of_events(outlet, apply) if book is None else self._of_book(outlet, book, apply)
 
+    # The two functions below run for every message of every stream: no call that is not needed.
+
     def _of_events(self, outlet: Outlet, apply: Apply) -> Apply:
+        notes, append, limit, bell = self._notes, self._notes.append, self._limit, self._bell
+
         def applied(event: Event) -> None:
             apply(event)
-            self.note(outlet, event)
+            if len(notes) >= limit:
+                self._overflow()
+            append((outlet, event))
+            if bell.wanted:
+                bell.ring()
         return applied
 
     def _of_book(self, outlet: Outlet, book: OrderBook, apply: Apply) -> Apply:
+        notes, append, limit, bell = self._notes, self._notes.append, self._limit, self._bell
+
         def applied(delta: Any) -> None:
             before = book.stamp
             outlet.inside = True
@@ -126,7 +164,12 @@ class Journal:
             finally:
                 outlet.inside = False
             if book.stamp != before:            # else it was held, dropped or refused
-                self.note(outlet, _capture(book) if delta.__class__ is BookSnapshot else delta)
+                if len(notes) >= limit:
+                    self._overflow()
+                append((outlet, _capture(book) if delta.__class__ is BookSnapshot else delta))
+                outlet.status = "live"          # which is what either means to a reader
+                if bell.wanted:
+                    bell.ring()
             if book.status != outlet.status:
                 self.mark(outlet, book.status, outlet.reason)
         return applied
@@ -148,21 +191,23 @@ class Journal:
 
     def note(self, outlet: Outlet, what: Any) -> None:
         """Note anything."""
-        notes = self._notes
-        if len(notes) >= self._limit:
-            self.dropped += len(notes)
-            notes.clear()
-            self._overflown = True
-        notes.append((outlet, what))
-        self._ring()
+        if len(self._notes) >= self._limit:
+            self._overflow()
+        self._notes.append((outlet, what))
+        if self._bell.wanted:
+            self._bell.ring()
+
+    def _overflow(self) -> None:
+        self.dropped += len(self._notes)
+        self._notes.clear()
+        self._overflown = True
 
     def _repeat(self, outlet: Outlet, again: bool) -> None:
         book = outlet.book
         assert book is not None
         self.note(outlet, _capture(book, again))
-        outlet.status = book.status
-        if book.status != "live":
-            self.note(outlet, Marked(book.status, outlet.reason))
+        outlet.status = "live"
+        self.mark(outlet, book.status, outlet.reason)
 
     # -- the other thread's side ---------------------------------------------------------------------
 
@@ -229,12 +274,11 @@ class Tap:
 
     Args:
         limit: Notes of one stream that may wait.
-        ring: Called after each note; must be quick.
     """
 
-    def __init__(self, limit: int, ring: Callable[[], None]) -> None:
+    def __init__(self, limit: int) -> None:
+        self.bell = Bell()
         self._limit = limit
-        self._ring = ring
         self._lock = threading.Lock()
         self._by_feed: weakref.WeakKeyDictionary[Feed, Journal] = weakref.WeakKeyDictionary()
         self._journals: list[Journal] = []
@@ -244,7 +288,7 @@ class Tap:
         with self._lock:
             journal = self._by_feed.get(feed)
             if journal is None:
-                journal = self._by_feed[feed] = Journal(feed, self._limit, self._ring)
+                journal = self._by_feed[feed] = Journal(feed, self._limit, self.bell)
                 self._journals.append(journal)
         return journal.wrap(route, feed.keepers.get(route), apply)
 

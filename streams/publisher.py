@@ -91,10 +91,7 @@ class Publisher(threading.Thread):
         self._client = RedisClient(url, timeout=timeout, proxy=proxy, sslopt=sslopt)
         self._history, self._repeat_every, self._heartbeat = history, repeat_every, heartbeat
         self._picked = picked
-        self._tap = Tap(limit, self._ring)
-        self._idle = False
-        self._bell = threading.Event()
-        self._ending = False
+        self._tap = Tap(limit)
         self._hurry = threading.Event()         # set once it is ending
         self._tapping = False
         self._guard = threading.Lock()
@@ -128,9 +125,8 @@ class Publisher(threading.Thread):
             Whether the thread has ended within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
-        self._ending = True
         self._hurry.set()
-        self._bell.set()
+        self._tap.bell.ring()
         if self.is_alive() and threading.current_thread() is not self:
             self.join(timeout * 0.6)
             self._client.abort()
@@ -167,23 +163,18 @@ class Publisher(threading.Thread):
                 if (outlet.exchange, outlet.symbol) == (exchange, symbol):
                     act(journal, outlet)
 
-    def _ring(self) -> None:
-        if self._idle:
-            self._idle = False
-            self._bell.set()
-
     # -- the thread ----------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Send until it is stopped, through all outages. Called by the thread itself."""
         backoff = Backoff(base=0.2, cap=2.0, healthy_after=5.0)
-        while not self._ending:
+        while not self._hurry.is_set():
             begun = time.monotonic()
             try:
                 self._publish()
                 return
             except self._client.errors as error:
-                if self._ending:
+                if self._hurry.is_set():
                     return
                 self._outage(error)
             except Exception as error:      # a mistake of ours: say so, and go on
@@ -210,7 +201,7 @@ class Publisher(threading.Thread):
         log.info("%r: publishing", self)
         while True:
             self._await_notes()
-            ending = self._ending
+            ending = self._hurry.is_set()
             much = self._flush()
             if ending and not much:
                 self._say_goodbye()
@@ -220,12 +211,11 @@ class Publisher(threading.Thread):
 
     def _await_notes(self) -> None:
         """Until there is something to send, or it is time to say that there is nothing."""
-        due = self._sent_at + self._heartbeat
-        self._bell.clear()
-        self._idle = True
-        if not self._ending and not any(journal.waiting for journal in self._tap.journals()):
-            self._bell.wait(max(0.0, min(due, self._repeats_at) - time.monotonic()))
-        self._idle = False
+        due = min(self._sent_at + self._heartbeat, self._repeats_at)
+        self._tap.bell.sleep(due - time.monotonic(), self._has_work)
+
+    def _has_work(self) -> bool:
+        return self._hurry.is_set() or any(journal.waiting for journal in self._tap.journals())
 
     def _greet(self) -> None:
         redis, keys, line = self._client.redis, self._keys, self.line

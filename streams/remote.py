@@ -37,6 +37,8 @@ LOOK = 0.25             # seconds between two looks at who has fallen silent
 PAGE = 200              # entries of a log that are fetched at once
 FORGOTTEN = 300.0       # seconds after which a silent line is forgotten
 LARGEST = 256 * 1024 * 1024
+# What a log says is right, but nobody knows yet whether there is more, nor whether its line still lives.
+_UNHEARD = "its collector has not been heard of yet"
 
 
 class RemoteStore(Store):
@@ -241,10 +243,11 @@ class RemoteStore(Store):
         line = self._line(batch.line, batch.number)
         line.heard = time.monotonic()
         if batch.number <= line.number:
-            return
+            return      # sent twice, or found in the log before
         if batch.number > line.number + 1:
             self._catch_up(line, batch.number)
         with self._writer.lock:
+            self._replicas.heard(line)
             self._replicas.apply(line, batch)
         if batch.ending:
             self._lines.pop(line.name, None)
@@ -273,6 +276,7 @@ class RemoteStore(Store):
                     self._replicas.keep(line, one)
             for batch in batches:
                 self._replicas.apply(line, batch)
+            self._replicas.silent(line, _UNHEARD)
 
     def _catch_up(self, line: Line, number: int | None) -> None:
         """Take the batches after the last one, up to before ``number``, from the log."""
@@ -284,7 +288,9 @@ class RemoteStore(Store):
                 self._skip(line, batch.number)
                 self._replicas.apply(line, batch)
                 self._replicas.counts.filled += 1
-            if number is not None:
+            if number is None:
+                self._replicas.silent(line, _UNHEARD)
+            else:
                 self._skip(line, number)
 
     def _skip(self, line: Line, number: int) -> None:

@@ -88,9 +88,6 @@ class Replicas:
 
     def apply(self, line: Line, batch: Batch) -> None:
         """Take the next batch of a line."""
-        if line.silent:
-            line.silent = False
-            self._mirrors(line, Mirror.heard)
         line.number = batch.number
         self._writer.clock.now = min(batch.time, time.time_ns())
         self.counts.batches += 1
@@ -123,10 +120,15 @@ class Replicas:
         self._mirrors(line, lambda mirror: mirror.lose("syncing", reason))
 
     def silent(self, line: Line, reason: str) -> None:
-        """Nothing is heard of a line: what it keeps may be old."""
-        if not line.silent:
-            line.silent = True
-            self._mirrors(line, lambda mirror: mirror.silent(reason))
+        """Nothing is heard of a line: what is known of it may be old."""
+        line.silent = True
+        self._mirrors(line, lambda mirror: mirror.silent(reason))
+
+    def heard(self, line: Line) -> None:
+        """A line is heard of, and nothing of it was missed."""
+        if line.silent:
+            line.silent = False
+            self._mirrors(line, Mirror.heard)
 
     def close(self, reason: str) -> None:
         """Nobody follows any line any more."""

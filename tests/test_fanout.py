@@ -1,0 +1,412 @@
+"""The fan-out, without a server: batches, the journal, copies of books."""
+
+from __future__ import annotations
+
+import random
+import time
+from decimal import Decimal
+
+import pytest
+
+from streams.book import OrderBook
+from streams.errors import ConfigurationError, MissingDependency
+from streams.events import Bar, Quote, Ticker, Trade
+from streams.fanout import (
+    VERSION, Batch, Change, Group, Happened, Kept, Keys, Marked, Whole, decode_batch, decode_kept, encode,
+)
+from streams.mirror import Mirror
+from streams.publisher import Publisher
+from streams.remote import RemoteStore
+from streams.replicas import Line, Replicas
+from streams.store import Store, Writer
+
+from .fanout_tools import Source, image
+
+pytest.importorskip("redis", reason="redis-py is not installed")
+NOWHERE = "redis://127.0.0.1:9"
+
+
+# -- what travels ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("item", [
+    Change(1, 2, 3, [(1.5, 0.0)], []), Change(1, 2, 3, [(Decimal("1.50"), Decimal("0"))], []),
+    Whole(1, 2, [(1.5, 2.0)], [(2.5, 1e-9)], True), Marked("stale", "why"),
+    Happened(Trade(exchange="x", symbol="A", price=Decimal("0.10"), size=2.0, conditions=("a", "b"))),
+    Happened(Quote(exchange="x", symbol="A", bid=None, bid_size=None, ask=1.0, ask_size=2.0)),
+    Happened(Ticker(exchange="x", symbol="A", last=1.0, timestamp=2**62)),
+    Happened(Bar(exchange="x", symbol="A", interval="1m", start=1, open=1.0, high=2.0, low=0.5,
+                 close=1.0)),
+], ids=lambda item: type(getattr(item, "event", item)).__name__)
+def test_everything_comes_back_as_it_was(item):
+    group = Group("x", "A", "book", 2**50, 10, True, [item])
+    batch = Batch(VERSION, "line", 7, 2**60, False, [group])
+    assert decode_batch(encode(batch)) == batch
+    assert decode_kept(encode(Kept(7, group))) == Kept(7, group)
+
+
+@pytest.mark.parametrize("raw", [b"", b"x", b"\x90", encode(Batch(VERSION + 1, "l", 1, 1, False, []))])
+def test_what_is_none_is_refused(raw):
+    with pytest.raises(ValueError):
+        decode_batch(raw)
+
+
+def test_names_share_their_prefix():
+    keys = Keys("mine")
+    assert keys.live("a") == "mine:live:a" and keys.every_live == "mine:live:*" and keys.log("a") == "mine:log:a"
+
+
+# -- one copy ----------------------------------------------------------------------------------------
+
+
+class Copy:
+    def __init__(self):
+        self.said = []
+        self.writer = Writer()
+        self.book = OrderBook("x", "A", self.writer.lock, time_unit=1)
+        self.mirror = Mirror(
+            self.book, self.writer.clock, lambda book, status, reason: self.said.append(status))
+
+    def levels(self):
+        return self.book["bids"], self.book["asks"]
+
+
+def test_a_copy_follows():
+    copy = Copy()
+    assert copy.book.status == "syncing"
+    assert copy.mirror.change(Change(1, 2, 3, [(9.0, 1.0)], []))        # of no use before a whole book
+    assert copy.book.stamp is None
+    copy.mirror.whole(Whole(5, 50, [(1.0, 1.0), (2.0, 1.0)], [(3.0, 1.0)], False))
+    assert copy.levels() == ([(2.0, 1.0), (1.0, 1.0)], [(3.0, 1.0)]) and copy.book.status == "live"
+    assert copy.mirror.change(Change(5, 7, 70, [(2.0, 0.0)], [(3.0, 4.0)]))
+    assert copy.levels() == ([(1.0, 1.0)], [(3.0, 4.0)])
+    assert (copy.book["sequence"], copy.book["timestamp"]) == (7, 70)
+    assert not copy.mirror.change(Change(8, 9, 0, [], []))
+    assert copy.said == ["live"]
+
+
+def test_a_repeated_book_changes_nothing_but_what_is_incomplete():
+    copy = Copy()
+    copy.mirror.whole(Whole(5, 0, [(1.0, 1.0)], [], True))
+    stamp = copy.book.stamp
+    copy.mirror.whole(Whole(5, 0, [(7.0, 1.0)], [], True))
+    assert copy.book.stamp == stamp and copy.book["bids"] == [(1.0, 1.0)]
+    copy.mirror.lose("syncing", "gap")
+    copy.mirror.whole(Whole(6, 0, [(7.0, 1.0)], [], True))
+    assert copy.book["bids"] == [(7.0, 1.0)] and copy.book.status == "live"
+    copy.mirror.whole(Whole(3, 0, [(8.0, 1.0)], [], False))     # numbers may begin anew
+    assert copy.book["bids"] == [(8.0, 1.0)] and copy.book["sequence"] == 3
+
+
+def test_a_copy_is_what_its_keeper_says():
+    copy = Copy()
+    copy.mirror.mark("live", "")                # nothing is there yet
+    assert copy.book.status == "syncing"
+    copy.mirror.whole(Whole(5, 0, [], [], False))
+    copy.mirror.mark("stale", "silent")
+    assert copy.mirror.change(Change(5, 6, 0, [], [])) and copy.book.status == "live"
+    copy.mirror.mark("stale", "disconnected")
+    copy.mirror.mark("syncing", "connected")
+    assert copy.mirror.change(Change(6, 7, 0, [(1.0, 1.0)], [])) and copy.book.status == "syncing"
+    copy.mirror.mark("live", "")                # not without a whole book
+    assert copy.book.status == "syncing"
+    copy.mirror.whole(Whole(9, 0, [], [], False))
+    copy.mirror.mark("closed", "unsubscribed")
+    assert copy.said == ["live", "stale", "live", "stale", "syncing", "live", "closed"]
+
+
+def test_silence_of_a_line_is_not_silence_of_a_book():
+    copy = Copy()
+    copy.mirror.whole(Whole(5, 0, [], [], False))
+    copy.mirror.silent("line")
+    assert copy.book.status == "stale"
+    copy.mirror.heard()
+    assert copy.book.status == "live"
+    copy.mirror.mark("stale", "the venue is silent")
+    copy.mirror.silent("line")
+    copy.mirror.heard()
+    assert copy.book.status == "stale"
+
+
+# -- the journal: readers end up with exactly what was written --------------------------------------
+
+
+class Copies:
+    """A publisher and a reader without anything between them."""
+
+    def __init__(self, source, **options):
+        self.publisher = Publisher(source.handlers, NOWHERE, **options)
+        self.publisher._token = 5
+        self.publisher._send = self._sent
+        self.source = source
+        self.store = Store()
+        self.line = Line("line", 0.0)
+        self.replicas = Replicas(self.store, self.store.writer(), None, None)
+        self.raw = []
+        source.handlers.set_tap(self.publisher._tap)
+        source.follow()
+
+    def _sent(self, batches):
+        self.raw += [batch.data for batch in batches]
+
+    def pass_on(self):
+        self.publisher._flush()
+        for raw in self.raw:
+            self.replicas.apply(self.line, decode_batch(raw))
+        self.raw = []
+
+
+@pytest.mark.parametrize("rule", ["dense", "unsequenced", "snapshots"])
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_equal_the_original_after_anything(seed, rule):
+    source = Source("A", "B", seed=seed, rule=rule, depth=10)
+    if rule != "dense":         # these number nothing
+        source.change = lambda symbol, skip=0: source.whole(symbol, 0, source.rng.randrange(1, 9))
+        whole = source.whole
+        source.whole = lambda symbol, last=0, levels=5: whole(symbol, 0, levels)
+    for _ in range(50):         # some of it before anybody listens
+        source.anything()
+    copies = Copies(source)
+    for _ in range(400):
+        for _ in range(source.rng.randrange(1, 10)):
+            source.anything()
+        copies.pass_on()
+        ours, theirs = image(source.store), image(copies.store)
+        assert theirs["books"] == ours["books"]
+        for symbol, ids in theirs["trades"].items():
+            assert ours["trades"][symbol][-len(ids):] == ids
+    assert copies.replicas.counts.gaps == 0
+
+
+def test_what_is_subscribed_later_and_not_any_more():
+    source = Source("A")
+    copies = Copies(source)
+    source.whole("A")
+    source.want("B")
+    source.whole("B")
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(source.store)["books"]
+    source.unwant("A")
+    copies.pass_on()
+    assert copies.store.orderbooks["hand"]["A"]["status"] == "closed"
+    source.want("A")
+    source.whole("A", 100)
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(source.store)["books"]
+
+
+def test_handlers_get_their_events_all_the_same():
+    source = Source("A")
+    got = []
+    source.handlers.on(r"hand\.book\.A", got.append, policy="inline")
+    copies = Copies(source)
+    source.whole("A")
+    source.change("A")
+    copies.pass_on()
+    assert [event.snapshot for event in got] == [True, False]
+    assert image(copies.store)["books"] == image(source.store)["books"]
+
+
+def test_a_journal_that_is_full_begins_anew_with_whole_books():
+    source = Source("A", "B")
+    copies = Copies(source, limit=100)
+    source.whole("A")
+    source.whole("B")
+    copies.pass_on()
+    for number in range(1000):
+        source.change("A")
+        source.trade("B", number)
+    assert copies.publisher.status()["waiting"] <= 101
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(source.store)["books"]
+    assert image(copies.store)["trades"]["B"][-1] == "999"
+    # Counted to the unit: what was noted (two whole books, 2000 events) is taken or dropped.
+    assert copies.publisher.status()["dropped"] >= 1800 and copies.replicas.counts.gaps == 0
+
+
+def test_a_mistake_of_the_venue_leaves_the_copy_honest():
+    source = Source("A")
+    copies = Copies(source)
+    source.whole("A")
+    with pytest.raises(AttributeError):
+        source.apply("A", object())
+    with source.feed.writer.lock:
+        source.feed.keepers[source.routes["A", "book"]].lose("a message could not be handled")
+    copies.pass_on()
+    assert copies.store.orderbooks["hand"]["A"]["status"] == "syncing"
+
+
+def test_nothing_is_noted_once_nobody_listens():
+    source = Source("A")
+    copies = Copies(source)
+    source.handlers.set_tap(None)
+    source.follow()
+    source.whole("A")
+    assert copies.publisher.status()["waiting"] == 0
+
+
+def test_a_tap_costs_little():
+    source = Source("A")
+    source.whole("A")
+    route = source.routes["A", "book"]
+
+    def cost(times):
+        best = 1.0
+        for _ in range(times):
+            number = source.book("A").last
+            changes = [Change(number + n + 1, number + n + 1, 0, [(99.0, 1.0)], []) for n in range(1000)]
+            begun = time.perf_counter()
+            with source.feed.writer.lock:
+                for change in changes:
+                    route.apply(change)
+            best = min(best, (time.perf_counter() - begun) / 1000)
+        return best
+
+    bare = cost(20)
+    copies = Copies(source)
+    for _ in range(20):
+        tapped = cost(1)
+        copies.pass_on()
+        if tapped - bare < 2e-6:
+            return
+    raise AssertionError(f"{(tapped - bare) * 1e6:.2f} us per update")
+
+
+# -- who is believed ---------------------------------------------------------------------------------
+
+
+class Reader:
+    def __init__(self, **options):
+        self.store = Store()
+        self.replicas = Replicas(
+            self.store, self.store.writer(), options.get("exchanges"), options.get("symbols"))
+        self.numbers = {}
+
+    def say(self, line, token, *items, symbol="A", channel="book", ending=False):
+        line_ = self.numbers.setdefault(line, Line(line, 0.0))
+        self.replicas.apply(line_, Batch(VERSION, line, line_.number + 1, time.time_ns(), ending, [
+            Group("x", symbol, channel, token, 0, True, list(items))]))
+
+    @property
+    def book(self):
+        return self.store.orderbooks["x"]["A"]
+
+
+def whole(last, price=1.0, again=False):
+    return Whole(last, 0, [(price, 1.0)], [], again)
+
+
+def test_the_higher_token_is_believed():
+    reader = Reader()
+    reader.say("old", 5, whole(1, 1.0))
+    reader.say("new", 6, whole(9, 2.0))
+    reader.say("old", 5, Change(1, 2, 0, [(7.0, 1.0)], []), whole(3, 7.0), Marked("closed", "zombie"))
+    assert reader.book["bids"] == [(2.0, 1.0)] and reader.book["status"] == "live"
+    assert reader.replicas.counts.fenced == 1 and reader.replicas.counts.takeovers == 1
+
+
+def test_a_successor_is_stale_until_its_whole_book():
+    reader = Reader()
+    reader.say("old", 5, whole(1, 1.0))
+    reader.say("new", 6, Change(1, 2, 0, [(7.0, 1.0)], []))     # by chance with the right number
+    assert reader.book["status"] == "stale" and reader.book["bids"] == [(1.0, 1.0)]
+    reader.say("new", 6, whole(2, 2.0, again=True))
+    assert reader.book["status"] == "live" and reader.book["bids"] == [(2.0, 1.0)]
+
+
+def test_who_ended_politely_stands_in_nobodys_way():
+    reader = Reader()
+    reader.say("new", 6, whole(1, 1.0))
+    reader.say("new", 6, ending=True)
+    assert reader.book["status"] == "closed"
+    reader.say("old", 5, whole(9, 2.0, again=True))
+    assert reader.book["status"] == "live" and reader.book["bids"] == [(2.0, 1.0)]
+
+
+def test_lines_do_not_touch_each_others_books():
+    reader = Reader()
+    reader.say("one", 5, whole(1), symbol="A")
+    reader.say("two", 6, whole(1), symbol="B")
+    reader.replicas.silent(reader.numbers["two"], "silent")
+    reader.replicas.broken(reader.numbers["two"], "broken")
+    assert reader.book["status"] == "live"
+    assert reader.store.orderbooks["x"]["B"]["status"] == "syncing"
+
+
+def test_a_change_that_does_not_follow_is_a_gap():
+    reader = Reader()
+    reader.say("one", 5, whole(1), Change(2, 3, 0, [], []))
+    assert reader.book["status"] == "syncing" and reader.replicas.counts.gaps == 1
+
+
+def test_only_what_is_wanted_is_kept():
+    reader = Reader(symbols={"A"}, exchanges={"x"})
+    reader.say("one", 5, whole(1), symbol="B")
+    reader.say("one", 5, whole(1), symbol="A")
+    assert list(reader.store.orderbooks["x"]) == ["A"]
+    assert not Reader(exchanges={"y"}).say("one", 5, whole(1))
+
+
+def test_times_are_the_collectors_but_never_ahead_of_ours():
+    reader = Reader()
+    line = Line("one", 0.0)
+    for at, expected in ((1_000, 1_000), (2**62, None)):
+        reader.replicas.apply(line, Batch(VERSION, "one", line.number + 1, at, False, [
+            Group("x", "A", "book", 5, 0, True, [whole(1)])]))
+        stamp = reader.book["last_update"]
+        assert stamp == expected if expected else stamp <= time.time_ns()
+
+
+def test_nothing_that_is_said_makes_it_raise():
+    rng = random.Random(4)
+    reader = Reader()
+    items = [whole(1), whole(2, again=True), Change(1, 2, 0, [(1.0, 0.0)], []), Marked("live", ""),
+             Marked("syncing", ""), Marked("odd", ""),
+             Happened(Trade(exchange="x", symbol="A", price=1.0, size=1.0))]
+    for _ in range(3000):
+        reader.say(rng.choice("ab"), rng.randrange(4), *rng.choices(items, k=3),
+                   channel=rng.choice(["book", "trades"]), ending=rng.random() < 0.01)
+
+
+# -- mistakes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options, about", [
+    ({"history": 0}, "history"), ({"limit": 1.5}, "limit"), ({"heartbeat": 0}, "heartbeat"),
+    ({"repeat_every": -1}, "repeat_every"), ({"proxy": "x"}, "proxy"),
+])
+def test_bad_options_of_a_publisher(options, about):
+    with pytest.raises(ConfigurationError, match=about):
+        Publisher(Source("A").handlers, NOWHERE, **options)
+
+
+@pytest.mark.parametrize("options, about", [
+    ({"stale_after": 0}, "stale_after"), ({"symbols": "A"}, "symbols"), ({"exchanges": "x"}, "exchanges"),
+])
+def test_bad_options_of_a_reader(options, about):
+    with pytest.raises(ConfigurationError, match=about):
+        RemoteStore(NOWHERE, **options)
+
+
+def test_bad_addresses_keep_their_secrets():
+    for kind in (RemoteStore, lambda url: Publisher(Source("A").handlers, url)):
+        with pytest.raises(ConfigurationError) as caught:
+            kind("redis://:secret@host:port")
+        assert "secret" not in str(caught.value)
+    assert "secret" not in repr(RemoteStore("redis://:secret@host")._target)
+
+
+def test_one_publisher_at_a_time():
+    source = Source("A")
+    Copies(source)
+    with pytest.raises(ConfigurationError, match="published already"):
+        Publisher(source.handlers, NOWHERE).start()
+
+
+def test_a_missing_client_names_the_extra(monkeypatch):
+    import builtins
+    real = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", lambda name, *args, **kwargs: (
+        real(name, *args, **kwargs) if name != "redis" else (_ for _ in ()).throw(ImportError(name))))
+    with pytest.raises(MissingDependency, match=r"\[redis\]"):
+        RemoteStore(NOWHERE)

@@ -1,0 +1,537 @@
+"""The fan-out over a real Redis server: readers equal the collector, through everything that fails."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from streams.fanout import VERSION, Batch, Change, Group, Happened, Kept, Keys, Marked, Whole, encode
+from streams.errors import ConfigurationError, NotReady, StaleData
+from streams.events import Trade
+from streams.manager import StreamManager
+from streams.publisher import Publisher, take_tokens
+from streams.redisclient import RedisClient
+from streams.remote import RemoteStore
+from streams.sim import BinanceSim
+
+from .fanout_tools import Source, image, settled
+from .raw_peer import PATIENCE, RawPeer
+from .redis_server import redis_server
+from .tools import exact, wait_until
+
+pytest.importorskip("redis", reason="redis-py is not installed")
+
+__all__ = ["redis_server"]
+
+
+@pytest.fixture
+def follow(stack):
+    """``follow(server)``: a reader that is stopped in the end."""
+    def begin(server, **options):
+        remote = stack.enter_context(RemoteStore(server.url, **options))
+        remote.wait_ready(PATIENCE)
+        return remote
+    return begin
+
+
+@pytest.fixture
+def publish(stack):
+    """``publish(source, server)``: a publisher that is stopped in the end."""
+    def begin(source, server, **options):
+        publisher = Publisher(source.handlers, server.url, **{"heartbeat": 0.1, **options})
+        publisher.start()
+        source.follow()
+        stack.callback(lambda: publisher.stop() or pytest.fail("the publisher did not stop"))
+        wait_until(lambda: publisher.connected, PATIENCE)
+        return publisher
+    return begin
+
+
+# -- readers equal the collector ---------------------------------------------------------------------
+
+
+def test_a_reader_equals_the_collector(redis_server, publish, follow):
+    source = Source("A", "B", "C", seed=3)
+    remote = follow(redis_server)
+    publisher = publish(source, redis_server, repeat_every=0.2)
+    for _ in range(20):
+        for _ in range(100):
+            source.anything()
+        settled(publisher, remote)
+        assert image(remote)["books"] == image(source.store)["books"]
+    assert image(remote) == image(source.store)
+    status = remote.status()
+    assert status["gaps"] == status["malformed"] == status["fenced"] == 0 and status["connects"] == 1
+
+
+def test_a_newcomer_catches_up(redis_server, publish, follow):
+    source = Source("A", "B", "quiet", seed=4)
+    publisher = publish(source, redis_server, repeat_every=3600.0)
+    source.whole("quiet", 7)
+    source.whole("A")
+    source.symbols.remove("quiet")
+    for _ in range(500):
+        source.anything()
+    wait_until(lambda: not publisher.status()["waiting"], PATIENCE)
+    remote = follow(redis_server)
+    settled(publisher, remote)
+    assert image(remote)["books"] == image(source.store)["books"]
+    for _ in range(100):
+        source.anything()
+    settled(publisher, remote)
+    assert image(remote)["books"] == image(source.store)["books"]
+
+
+def test_a_newcomer_does_not_trust_what_has_a_hole(redis_server, publish, follow):
+    source = Source("A", "B", seed=4)
+    publisher = publish(source, redis_server, repeat_every=3600.0)
+    source.whole("A")
+    source.whole("B")
+    wait_until(lambda: not publisher.status()["waiting"], PATIENCE)
+    with redis_server.client() as client:
+        source.change("A")
+        settled_at = publisher.status()["batches"]
+        wait_until(lambda: publisher.status()["batches"] > settled_at + 1, PATIENCE)
+        client.xtrim(Keys("streams").log(publisher.line), maxlen=0)
+    remote = follow(redis_server)
+    settled(publisher, remote)
+    assert {book["status"] for book in remote.orderbooks["hand"].values()} == {"syncing"}
+    source.whole("A", 100)
+    settled(publisher, remote)
+    assert image(remote)["books"]["A"] == image(source.store)["books"]["A"]
+
+
+def test_whole_books_are_repeated(redis_server, publish, follow):
+    source = Source("A")
+    publisher = publish(source, redis_server, repeat_every=0.2)
+    source.whole("A")
+    wait_until(lambda: not publisher.status()["waiting"], PATIENCE)
+    with redis_server.client() as client:
+        client.delete(Keys("streams").books(publisher.line), Keys("streams").log(publisher.line))
+    remote = follow(redis_server)
+    wait_until(lambda: image(remote)["books"] == image(source.store)["books"], PATIENCE)
+
+
+def test_reads_like_a_local_store(redis_server, publish, follow):
+    source = Source("A", depth=3)
+    remote = follow(redis_server)
+    publisher = publish(source, redis_server)
+    assert remote.last_update is None
+    woken = []
+    waiter = threading.Thread(target=lambda: woken.append(remote.wait(None, PATIENCE)))
+    waiter.start()
+    source.whole("A")
+    waiter.join(PATIENCE)
+    assert woken and woken[0] == remote.last_update
+    settled(publisher, remote)
+    seen = remote.last_update
+    source.change("A")
+    assert remote.wait(seen, PATIENCE) > seen
+    book = remote.orderbooks["hand"]["A"]
+    with remote.lock:
+        assert len(book["bids"]) == 3 and book.best_bid == book["bids"][0] and book.mid
+    view = remote.orderbook("hand", "A", max_age=5.0)
+    assert view["status"] == "live" and view.age < 5.0
+    with source.feed.writer.lock:
+        source.feed.keepers[source.routes["A", "book"]].silent("silent")
+    source.feed.drain()
+    settled(publisher, remote)
+    with pytest.raises(StaleData):
+        remote.orderbook("hand", "A", max_age=5.0)
+
+
+def test_only_what_is_wanted_and_of_the_same_prefix(redis_server, publish, follow):
+    source = Source("A", "B")
+    some, none = follow(redis_server, symbols=["A"]), follow(redis_server, prefix="other")
+    publisher = publish(source, redis_server)
+    source.whole("A")
+    source.whole("B")
+    settled(publisher, some)
+    assert list(some.orderbooks["hand"]) == ["A"] and not none.orderbooks
+
+
+def test_the_managers_own_streams(redis_server, serve, follow):
+    sim = serve(BinanceSim, symbols=("BTCUSDT", "ETHUSDT"), rate=100, levels=50)
+    remote = follow(redis_server)
+    with StreamManager() as market:
+        publisher = market.publish(redis_server.url)
+        market.start("binance", ["BTC-USDT", "ETH-USDT"], channels=["book", "trades"], url=sim.url,
+                     rest_url=sim.rest_url)
+        remote.wait_ready(PATIENCE, books=[("binance", "BTC-USDT"), ("binance", "ETH-USDT")])
+        for _ in range(20):
+            remote.wait(remote.last_update, 1.0)
+            for symbol, book in remote.orderbooks["binance"].items():
+                view = book.view()
+                truth = sim.market.book(symbol.replace("-", ""), view["sequence"])
+                assert view["status"] == "live" and exact(view["bids"]) == truth.bids
+        with pytest.raises(ConfigurationError, match="published already"):
+            market.publish(redis_server.url)
+    assert not publisher.is_alive()
+    wait_until(lambda: {b["status"] for b in remote.orderbooks["binance"].values()} == {"closed"}, PATIENCE)
+
+
+# -- what fails ----------------------------------------------------------------------------------------
+
+
+def test_redis_is_killed_and_comes_back_empty(redis_server, publish, follow):
+    source = Source("A", "B", seed=6)
+    remote = follow(redis_server)
+    publisher = publish(source, redis_server)
+    source.whole("A")
+    source.whole("B")
+    settled(publisher, remote)
+    for _ in range(2):
+        redis_server.stop()
+        wait_until(lambda: {b["status"] for b in remote.orderbooks["hand"].values()} == {"stale"}, PATIENCE)
+        begun = time.monotonic()
+        for _ in range(300):
+            source.anything()
+            source.change("A")
+        assert time.monotonic() - begun < 2.0           # nobody who writes waits for Redis
+        before = image(source.store)
+        redis_server.start()
+        wait_until(lambda: publisher.connected and remote.status()["connected"], PATIENCE)
+        settled(publisher, remote)
+        assert image(source.store) == before            # the collector's own store is undisturbed
+        assert image(remote)["books"] == before["books"]
+        assert image(remote)["trades"]["B"][-5:] == before["trades"]["B"][-5:]
+        source.whole("A", 10**6 + publisher._number)
+        source.whole("B", 10**6 + publisher._number)
+        settled(publisher, remote)
+    assert publisher.status()["outages"] >= 2
+
+
+def test_redis_hangs(redis_server, publish, follow):
+    source = Source("A", seed=7)
+    remote = follow(redis_server, stale_after=0.5, timeout=0.5)
+    publisher = publish(source, redis_server, timeout=0.5)
+    source.whole("A")
+    settled(publisher, remote)
+    redis_server.suspend()
+    try:
+        source.change("A")
+        wait_until(lambda: remote.orderbooks["hand"]["A"]["status"] == "stale", PATIENCE)
+        wait_until(lambda: publisher.status()["outages"] >= 1, PATIENCE)
+        for _ in range(100):
+            source.change("A")
+    finally:
+        redis_server.resume()
+    wait_until(lambda: publisher.connected and remote.status()["connected"], PATIENCE)
+    settled(publisher, remote)
+    assert image(remote)["books"] == image(source.store)["books"]
+    assert remote.status()["gaps"] == 0
+
+
+def test_a_reader_that_lost_its_connection_misses_nothing(redis_server, publish, follow):
+    source = Source("A", "B", seed=8)
+    remote = follow(redis_server)
+    publisher = publish(source, redis_server)
+    with redis_server.client() as client:
+        for round in range(5):
+            for _ in range(50):
+                source.anything()
+            client.client_kill_filter(_type="pubsub")
+            for _ in range(50):
+                source.anything()
+            wait_until(lambda: remote.status()["connects"] == round + 2, PATIENCE)
+        settled(publisher, remote)
+    assert image(remote) == image(source.store)         # trades included: none is missing, none is double
+    assert remote.status()["gaps"] == 0 and remote.status()["filled"] > 0
+
+
+def test_a_publisher_that_lost_its_connection_says_nothing_twice(redis_server, publish, follow):
+    source = Source("A", "B", seed=9)
+    remote = follow(redis_server)
+    publisher = publish(source, redis_server)
+    with redis_server.client() as client:
+        for _ in range(5):
+            for _ in range(50):
+                source.anything()
+            outages = publisher.status()["outages"]
+            client.client_kill_filter(_type="normal", skipme=True)
+            source.trade("A", 1)
+            wait_until(lambda: publisher.connected or publisher.status()["outages"] > outages, PATIENCE)
+        wait_until(lambda: publisher.connected, PATIENCE)
+        settled(publisher, remote)
+    assert image(remote) == image(source.store)
+    assert remote.status()["gaps"] == 0
+
+
+def test_a_publisher_that_can_not_keep_up_loses_visibly_and_heals(redis_server, publish, follow):
+    source = Source("A", "B", seed=10)
+    remote = follow(redis_server)
+    publisher = publish(source, redis_server, limit=50, timeout=0.5)
+    source.whole("A")
+    source.whole("B")
+    settled(publisher, remote)
+    redis_server.suspend()
+    for _ in range(3000):
+        source.anything()
+    redis_server.resume()
+    wait_until(lambda: publisher.connected, PATIENCE)
+    settled(publisher, remote)
+    assert publisher.status()["dropped"] > 1000
+    assert image(remote)["books"] == image(source.store)["books"]
+
+
+# -- lines played by hand ----------------------------------------------------------------------------
+
+
+class HandLine:
+    """A publisher played by hand."""
+
+    def __init__(self, server, name="line", token=1):
+        self.client = server.client()
+        self.keys, self.name, self.token, self.number = Keys("streams"), name, token, 0
+        self.client.hset(self.keys.lines, name, "1")
+        self.client.set(self.keys.alive(name), "1")
+
+    def say(self, *items, live=True, logged=True, ending=False, channel="book"):
+        self.number += 1
+        groups = [Group("x", "A", channel, self.token, 0, True, list(items))] if items else []
+        raw = encode(Batch(VERSION, self.name, self.number, time.time_ns(), ending, groups))
+        if logged:
+            self.client.xadd(self.keys.log(self.name), {"b": raw}, id=f"{self.number}-0")
+        if live:
+            self.client.publish(self.keys.live(self.name), raw)
+
+
+@pytest.fixture
+def hand(redis_server):
+    lines = []
+
+    def begin(*args, **kwargs):
+        lines.append(HandLine(redis_server, *args, **kwargs))
+        return lines[-1]
+    yield begin
+    for line in lines:
+        line.client.close()
+
+
+def whole(last, price=1.0, again=False):
+    return Whole(last, 0, [(price, 1.0)], [], again)
+
+
+def book_of(remote):
+    return remote.orderbooks["x"]["A"]
+
+
+def test_a_silent_line_is_stale_until_it_speaks(redis_server, hand, follow):
+    remote = follow(redis_server, stale_after=0.3)
+    line = hand()
+    line.say(whole(1))
+    wait_until(lambda: remote.orderbooks and book_of(remote)["status"] == "live", PATIENCE)
+    wait_until(lambda: book_of(remote)["status"] == "stale", PATIENCE)
+    line.say()
+    wait_until(lambda: book_of(remote)["status"] == "live", PATIENCE)
+
+
+def test_batches_that_did_not_arrive_are_found_in_the_log(redis_server, hand, follow):
+    remote = follow(redis_server)
+    line = hand()
+    line.say(whole(1))
+    line.say(Change(1, 2, 0, [(2.0, 1.0)], []), live=False)
+    line.say(Change(2, 3, 0, [(3.0, 1.0)], []))
+    wait_until(lambda: remote.status()["batches"] == 3, PATIENCE)
+    assert [price for price, _ in book_of(remote)["bids"]] == [3.0, 2.0, 1.0]
+    assert remote.status()["gaps"] == 0 and remote.status()["filled"] == 1
+
+
+def test_batches_that_are_nowhere_are_a_gap_and_a_whole_book_heals(redis_server, hand, follow):
+    remote = follow(redis_server)
+    line = hand()
+    line.say(whole(1))
+    line.say(Change(1, 2, 0, [(2.0, 1.0)], []), live=False, logged=False)
+    line.say(Change(2, 3, 0, [(3.0, 1.0)], []))
+    wait_until(lambda: remote.status()["batches"] == 2, PATIENCE)
+    assert book_of(remote)["status"] == "syncing" and remote.status()["gaps"] == 1
+    assert [price for price, _ in book_of(remote)["bids"]] == [1.0]     # the last that was right
+    line.say(whole(4, 4.0, again=True))
+    wait_until(lambda: book_of(remote)["status"] == "live", PATIENCE)
+    assert [price for price, _ in book_of(remote)["bids"]] == [4.0]
+
+
+def test_repeated_batches_are_taken_once(redis_server, hand, follow):
+    remote = follow(redis_server)
+    line = hand()
+    trade = Happened(Trade(exchange="x", symbol="A", price=1.0, size=1.0, id="1"))
+    line.say(trade, channel="trades")
+    line.number -= 1
+    line.say(trade, channel="trades", logged=False)
+    line.say(Happened(Trade(exchange="x", symbol="A", price=1.0, size=1.0, id="2")), channel="trades")
+    wait_until(lambda: remote.status()["batches"] == 2, PATIENCE)
+    assert [trade.id for trade in remote.trades["x"]["A"]] == ["1", "2"]
+
+
+def test_nonsense_is_counted_and_harmless(redis_server, hand, follow):
+    remote = follow(redis_server)
+    line = hand()
+    line.say(whole(1))
+    for raw in (b"", b"nonsense", b"\x93\1\2\3", encode(Batch(99, "l", 1, 1, False, []))):
+        line.client.publish(line.keys.live("line"), raw)
+        line.client.xadd(line.keys.log("other"), {"b": raw})
+    line.client.hset(line.keys.books("other"), "x A", b"nonsense")
+    line.client.hset(line.keys.lines, "other", "1")
+    line.client.set(line.keys.alive("other"), "1")
+    line.say(Change(1, 2, 0, [(2.0, 1.0)], []))
+    wait_until(lambda: remote.status()["batches"] == 2, PATIENCE)
+    assert remote.status()["malformed"] == 4 and book_of(remote)["status"] == "live"
+    another = follow(redis_server)
+    assert another.status()["malformed"] == 1
+
+
+def test_what_a_dead_line_left_behind_is_not_live(redis_server, hand, follow):
+    line = hand()
+    line.say(whole(1))
+    kept = Kept(1, Group("x", "A", "book", 1, 0, True, [whole(1)]))
+    line.client.hset(line.keys.books("line"), "x A", encode(kept))
+    seen = set()
+    remote = follow(redis_server)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        seen.add(book_of(remote)["status"])
+        remote.wait(remote.last_update, 0.05)
+    assert seen == {"stale"}
+    line.say(Change(1, 2, 0, [], []))
+    wait_until(lambda: book_of(remote)["status"] == "live", PATIENCE)
+
+
+def test_dead_lines_are_forgotten(redis_server, hand, follow):
+    line = hand("dead")
+    line.client.delete(line.keys.alive("dead"))
+    assert follow(redis_server).status()["lines"] == []
+    assert line.client.hkeys(line.keys.lines) == []
+
+
+def test_a_zombie_is_not_believed(redis_server, hand, follow):
+    remote = follow(redis_server)
+    old, new = hand("old", token=1), hand("new", token=2)
+    old.say(whole(1, 1.0))
+    new.say(whole(5, 5.0))
+    old.say(Change(1, 2, 0, [(9.0, 1.0)], []))
+    old.say(whole(3, 9.0), Marked("closed", "zombie"))
+    new.say(Change(5, 6, 0, [(6.0, 1.0)], []))
+    wait_until(lambda: remote.status()["batches"] == 5, PATIENCE)
+    assert [price for price, _ in book_of(remote)["bids"]] == [6.0, 5.0]
+    assert book_of(remote)["status"] == "live" and remote.status()["fenced"] == 2
+
+
+def test_tokens_rise_even_when_redis_has_forgotten(redis_server):
+    client = RedisClient(redis_server.url)
+    keys = Keys("streams")
+    try:
+        first = take_tokens(client, keys, 10)
+        second = take_tokens(client, keys)
+        assert second >= first + 10
+        client.redis.flushall()
+        assert take_tokens(client, keys) > second
+    finally:
+        client.close()
+
+
+# -- stop, in every state --------------------------------------------------------------------------
+
+
+def quickly(stop):
+    begun = time.monotonic()
+    assert stop()
+    assert time.monotonic() - begun < 1.0
+
+
+def test_stop_and_start_again(redis_server, publish):
+    source = Source("A")
+    publisher = publish(source, redis_server)
+    remote = RemoteStore(redis_server.url)
+    quickly(remote.stop)
+    for _ in range(2):
+        remote.start()
+        with pytest.raises(ConfigurationError, match="runs already"):
+            remote.start()
+        source.whole("A", 1 + source.book("A").last)
+        remote.wait_ready(PATIENCE, books=[("hand", "A")])
+        quickly(remote.stop)
+        quickly(remote.stop)
+        assert remote.orderbooks["hand"]["A"]["status"] == "closed"
+    quickly(publisher.stop)
+    quickly(publisher.stop)
+
+
+def test_stop_while_redis_hangs(redis_server, publish):
+    source = Source("A")
+    publisher = publish(source, redis_server, timeout=5.0)
+    remote = RemoteStore(redis_server.url, timeout=5.0)
+    remote.start()
+    source.whole("A")
+    remote.wait_ready(PATIENCE, books=[("hand", "A")])
+    late = RemoteStore(redis_server.url, timeout=5.0)
+    redis_server.suspend()
+    try:
+        source.change("A")
+        late.start()
+        wait_until(lambda: late._transport is not None, PATIENCE)
+        for one in (publisher, remote, late):
+            quickly(one.stop)
+    finally:
+        redis_server.resume()
+
+
+def test_stop_while_nobody_is_there():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        url = f"redis://127.0.0.1:{unused.getsockname()[1]}"
+    publisher, remote = Publisher(Source("A").handlers, url), RemoteStore(url)
+    publisher.start()
+    remote.start()
+    wait_until(lambda: publisher.last_error and remote.last_error, PATIENCE)
+    with pytest.raises(NotReady, match="could not connect"):
+        remote.wait_ready(0.01)
+    quickly(publisher.stop)
+    quickly(remote.stop)
+
+
+def test_stop_while_connecting():
+    with RawPeer(backlog=0) as peer:
+        peer.fill_backlog()
+        url = f"redis://127.0.0.1:{peer.port}"
+        publisher, remote = Publisher(Source("A").handlers, url, timeout=9.0), RemoteStore(url, timeout=9.0)
+        publisher.start()
+        remote.start()
+        quickly(publisher.stop)
+        quickly(remote.stop)
+
+
+def test_a_wrong_password_is_told(tmp_path):
+    from .redis_server import RedisServer, needs_redis
+    needs_redis()
+    server = RedisServer(tmp_path, "--requirepass", "right").start()
+    try:
+        remote = RemoteStore(server.url.replace("//", "//:wr0ng@"))
+        remote.start()
+        with pytest.raises(NotReady, match="(?i)password|authentication") as caught:
+            wait_until(lambda: remote.last_error, PATIENCE)
+            remote.wait_ready(0.1)
+        assert "wr0ng" not in str(caught.value)
+        quickly(remote.stop)
+        with RemoteStore(server.url.replace("//", "//:right@")) as remote:
+            remote.wait_ready(PATIENCE)
+    finally:
+        server.stop()
+
+
+# -- how much --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_lost_at_a_high_rate(redis_server, publish, follow):
+    source = Source(*"ABCDEFGH", seed=11)
+    remote = follow(redis_server)
+    publisher = publish(source, redis_server)
+    for symbol in source.symbols:
+        source.whole(symbol)
+    for _ in range(300):                # 100 at a time, as a stream does; 30,000 in all
+        for number in range(100):
+            source.change(source.symbols[number % 8])
+    settled(publisher, remote)
+    assert image(remote)["books"] == image(source.store)["books"]
+    assert publisher.status()["dropped"] == 0 and remote.status()["gaps"] == 0
