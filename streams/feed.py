@@ -83,6 +83,7 @@ class Feed:
         self.on_lost: Callable[[Route, str], None] = _ignore
         self.on_live: Callable[[Route], None] = _ignore
         self.noted: list[tuple[Offer, Event]] = []
+        self._heard: set[Route] = set()     # routes whose events go further than the store
         self._wired = -1                # version of the handlers that the routes were wired for
 
     def count(self, name: str, value: int = 1) -> None:
@@ -125,6 +126,7 @@ class Feed:
     def _detach(self, route: Route) -> None:
         """Nobody wants it any more: its book is closed and leaves the store."""
         sink = self.sinks.pop(route)
+        self._heard.discard(route)
         with self.writer.lock:
             sink.disconnected("closed", "unsubscribed")
             keeper = self.keepers.pop(route, None)
@@ -160,6 +162,15 @@ class Feed:
         apply = self._way(route, self.sinks[route])
         tap = self.handlers.tap
         route.apply = apply if tap is None else tap.wrap(self, route, apply)
+        if route.apply == self.sinks[route].apply:
+            self._heard.discard(route)
+        else:
+            self._heard.add(route)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody but the store wants events. Threads: network thread."""
+        return bool(self._heard)
 
     def _way(self, route: Route, sink: Sink) -> Callable[[Any], None]:
         if route.symbol.endswith("*"):

@@ -146,7 +146,11 @@ class Session:
         writer.clock.now = now = time.time_ns()
         if self._recorder is not None:
             self._recorder.received(self.name, messages, now)
-        lock, noted, receive, left = writer.lock, feed.noted, self.venue.receive, iter(messages)
+        lock, noted = writer.lock, feed.noted
+        receive: Callable[[Any, int], Iterable[Item]] = self.venue.receive
+        left: Iterator[Any] = iter(messages)
+        if self.venue.joins and not feed.heard:
+            receive, left = self.venue.receive_many, iter((messages,))
         signals = len(self._signals)
         lock.acquire()
         try:

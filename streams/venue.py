@@ -276,6 +276,7 @@ class Venue:
         time_unit: Nanoseconds per unit of the times in its book messages.
         sparse: Channels whose silence means nothing (few trades is not a dead feed).
         options: Names of its own keyword options.
+        joins: It has :meth:`receive_many`.
         key_env, secret_env: Environment variables that may hold the credentials; the stream reads them.
 
     Attributes:
@@ -306,6 +307,7 @@ class Venue:
     time_unit: ClassVar[int] = 1_000_000
     sparse: ClassVar[frozenset[str]] = frozenset({"trades", "bars"})
     options: ClassVar[tuple[str, ...]] = ()
+    joins: ClassVar[bool] = False
     key_env: ClassVar[tuple[str, ...]] = ()
     secret_env: ClassVar[tuple[str, ...]] = ()
     rule: str = "unsequenced"
@@ -413,6 +415,14 @@ class Venue:
         Args:
             raw: One whole message as it came from the wire.
             now: When it was read, ns since the epoch; the ``received`` of events.
+        """
+        raise NotImplementedError
+
+    def receive_many(self, messages: Sequence[bytes], now: int) -> Iterable[Item]:
+        """What several messages, read at once, say together; moments between them may be left out.
+
+        Asked of a venue that :attr:`joins`, instead of :meth:`receive`, while nobody but the store
+        listens: its readers can not see those moments anyway. Never raises.
         """
         raise NotImplementedError
 

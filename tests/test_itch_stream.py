@@ -11,13 +11,13 @@ import pytest
 
 from streams.backoff import Backoff
 from streams.errors import ConfigurationError
-from streams.events import Trade
+from streams.events import BookUpdate, Trade
 from streams.exchanges import NasdaqItch
 from streams.manager import StreamManager
 from streams.sim import ItchSim
 from streams.sim.itch import FAULTS
 
-from .tools import exact, wait_live, wait_until, with_limits
+from .tools import NaiveBook, exact, wait_live, wait_until, with_limits
 
 KEYS = {"api_key": "user", "api_secret": "password"}
 SYMBOLS = ("AAPL", "MSFT", "NVDA")
@@ -81,6 +81,28 @@ def test_books_are_true_at_their_own_sequence_number(sim: ItchSim, itch: Any) ->
     settle(stream, sim)
     book = stream.store.orderbooks["nasdaq-itch"]["AAPL"]
     assert abs(book["timestamp"] - time.time_ns()) < 60 * 10**9, "absolute, in ns"
+
+
+def test_a_handler_hears_of_every_message(sim: ItchSim, itch: Any) -> None:
+    sim.advance(1000)
+    heard: list[BookUpdate] = []
+    stream = itch(sim)
+    stream.on(r"nasdaq-itch\.book\.MSFT", heard.append, policy="inline")
+    settle(stream, sim)
+    sim.advance(2000)
+    settle(stream, sim)
+    last = heard[-1].sequence or 0
+    orders = [number for number, packet in enumerate(sim.market.packets[:last], 1)
+              if packet[3:4] in (b"A", b"F", b"E", b"C", b"X", b"D", b"U") and packet[4:6] == b"\0\2"]
+    begin = next(at for at, update in enumerate(heard) if update.snapshot is False)
+    assert [update.sequence for update in heard[begin:]] == [
+        number for number in orders if number >= (heard[begin].sequence or 0)]
+    mirror = NaiveBook()
+    for update in heard:
+        mirror.apply(update.bids, update.asks, update.sequence, update.snapshot)
+    truth = sim.market.book("MSFT", last)
+    bids, asks = mirror.sorted()
+    assert (exact(bids), exact(asks)) == (truth.bids, truth.asks)
 
 
 def test_in_decimals_exactly(sim: ItchSim, itch: Any) -> None:

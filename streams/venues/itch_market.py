@@ -1,4 +1,4 @@
-"""What the messages of TotalView-ITCH mean, all but the orders: public events out of decoded messages.
+"""What the messages of TotalView-ITCH mean, all but the orders': public events out of decoded messages.
 
 Codes and their meaning are those of the specification named in :mod:`.itch_messages`.
 """
@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Union
 
-from ..events import Event, Imbalance, MarketStatus, Number, PriceBand
+from ..events import Event, Imbalance, MarketStatus, Number, PriceBand, Trade, TradeCorrection
 from .itch_messages import (
-    DirectListing, IpoQuoting, LuldCollar, MwcbDecline, MwcbStatus, OperationalHalt, OrderImbalance,
-    ParticipantPosition, RegSho, RetailInterest, StockDirectory, SystemEvent, TradingAction,
+    BrokenTrade, CrossTrade, DirectListing, IpoQuoting, LuldCollar, MwcbDecline, MwcbStatus,
+    NonCrossTrade, OperationalHalt, OrderImbalance, ParticipantPosition, RegSho, RetailInterest,
+    StockDirectory, SystemEvent, TradingAction,
 )
 
 __all__ = ["CHANNEL_OF", "EVENT_OF", "MARKET_WIDE", "Numbers", "Wrap"]
 
-Wrap = Callable[[Any, "Numbers", dict[str, Any]], Event]
+Wrap = Callable[[Any, "Numbers", dict[str, Any]], Union[Event, None]]
 
 _STATES = {
     "H": "halted across all US equity markets", "P": "paused across all US equity markets",
@@ -137,12 +138,29 @@ def _imbalance(m: OrderImbalance, numbers: Numbers, common: dict[str, Any]) -> E
         side=_SIDES.get(m.direction, m.direction), auction=m.cross, **common)
 
 
+def _hidden_trade(m: NonCrossTrade, numbers: Numbers, common: dict[str, Any]) -> Event:
+    return Trade(price=numbers[m.price], size=numbers.number(m.shares), id=str(m.match), conditions=("P",),
+                 **common)
+
+
+def _cross(m: CrossTrade, numbers: Numbers, common: dict[str, Any]) -> Event | None:
+    if not m.shares:            # nothing was matched
+        return None
+    return Trade(price=numbers[m.price], size=numbers.number(m.shares), id=str(m.match),
+                 conditions=("Q", m.cross), **common)
+
+
+def _broken(m: BrokenTrade, numbers: Numbers, common: dict[str, Any]) -> Event:
+    return TradeCorrection(id=str(m.match), **common)
+
+
 EVENT_OF: dict[type[Any], Wrap] = {
     TradingAction: _trading_action, SystemEvent: _system_event, RegSho: _reg_sho,
     OperationalHalt: _operational_halt, RetailInterest: _retail_interest,
     ParticipantPosition: _participant, StockDirectory: _directory, IpoQuoting: _ipo,
     MwcbDecline: _mwcb_decline, MwcbStatus: _mwcb_status, LuldCollar: _collar,
-    DirectListing: _direct_listing, OrderImbalance: _imbalance,
+    DirectListing: _direct_listing, OrderImbalance: _imbalance, NonCrossTrade: _hidden_trade,
+    CrossTrade: _cross, BrokenTrade: _broken,
 }
 
 # Statuses of no stock in particular: all who want statuses get them.
@@ -151,4 +169,5 @@ MARKET_WIDE = frozenset({SystemEvent, MwcbDecline, MwcbStatus})
 # Which channel tells what; the rest is statuses.
 CHANNEL_OF: dict[type[Any], str] = {
     LuldCollar: "lulds", DirectListing: "lulds", OrderImbalance: "imbalances",
+    NonCrossTrade: "trades", CrossTrade: "trades", BrokenTrade: "trades",
 }

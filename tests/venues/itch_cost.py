@@ -72,8 +72,9 @@ def floor(packets: Sequence[bytes]) -> None:
 
 
 def venue(packets: Sequence[bytes], symbols: Sequence[str], channels: Sequence[str] = ("book",),
-          keepers: bool = False) -> None:
-    """The venue as the stream drives it; ``keepers``: into real books."""
+          keepers: bool = False, together: int = 1500) -> None:
+    """The venue as the stream drives it; ``keepers``: into real books. ``together``: so many messages are
+    read at once (a block of 64 KiB holds about 1,500); 1: one by one, as when handlers listen."""
     pure = NasdaqItch(api_key="user", api_secret="password", date="2026-02-19")
     clock, lock = Clock(), threading.RLock()
     for symbol in symbols:
@@ -85,10 +86,14 @@ def venue(packets: Sequence[bytes], symbols: Sequence[str], channels: Sequence[s
                 keeper.connected()
                 route.apply = keeper.apply
             pure.add(route)
-    receive = pure.receive
-    receive(ACCEPTED, 1)
-    for raw in packets:
-        for route, event in receive(raw, 1):
+    pure.receive(ACCEPTED, 1)
+    if together == 1:
+        for raw in packets:
+            for route, event in pure.receive(raw, 1):
+                route.apply(event)
+        return
+    for at in range(0, len(packets), together):
+        for route, event in pure.receive_many(packets[at:at + together], 1):
             route.apply(event)
 
 
@@ -131,6 +136,7 @@ def main() -> None:
         ("venue, all 20 books", measure(venue, packets, symbols)),
         ("venue, all books and trades", measure(venue, packets, symbols, ("book", "trades"))),
         ("venue and store, all 20 books", measure(venue, packets, symbols, keepers=True)),
+        ("... one message at a time", measure(venue, packets, symbols, keepers=True, together=1)),
     )
     for name, seconds in rows:
         print(f"{name:32} {seconds / len(packets) * 1e6:6.2f} us   {seconds / base:4.1f} x")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -68,7 +68,15 @@ class Client:
     def feed(self, packet: bytes, now: int = 1) -> list[Item]:
         """One packet into the venue, and what it says into the books."""
         assert self.venue is not None
-        items = list(self.venue.receive(packet, now))
+        return self._take(list(self.venue.receive(packet, now)))
+
+    def feed_many(self, packets: Sequence[bytes], now: int = 1) -> list[Item]:
+        """Several packets, read at once."""
+        assert self.venue is not None
+        return self._take(list(self.venue.receive_many(packets, now)))
+
+    def _take(self, items: list[Item]) -> list[Item]:
+        assert self.venue is not None
         for route, event in items:
             if route is self.venue.session:
                 self.signals.append(event)
@@ -100,7 +108,7 @@ class Client:
                 if size:
                     levels[price] = size
                 else:
-                    del levels[price]               # a removal of a level that is there
+                    levels.pop(price, None)         # perhaps it came and went in one read
 
 
 def accepted(session: str, number: int) -> bytes:

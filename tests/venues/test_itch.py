@@ -215,6 +215,40 @@ class TestBooks:
     def test_so_with_decimals_and_only_the_orders_of_subscribed_stocks(self) -> None:
         run(30_000, seed=3, number=Decimal, reconnect=0.002, keep="subscribed", watched=2)
 
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_so_after_every_read_of_many_messages(self, seed: int) -> None:
+        market = ItchMarket(("AAPL", "MSFT", "NVDA"), seed=seed, start=START)
+        dice = random.Random(seed)
+        client = Client(("AAPL", "MSFT"), channels=("book", "trades"))
+        sent = client.login() - 1
+        deltas = 0
+        for _ in range(1500):
+            for _ in range(dice.choice((1, 2, 5, 50))):
+                market.step()
+            items = client.feed_many([packet[2:] for packet in market.packets[sent:]])
+            sent = len(market.packets)
+            books = [route.symbol for route, event in items if type(event).__name__ == "Delta"]
+            assert len(books) == len(set(books)), "at most one delta a book"
+            deltas += len(books)
+            for symbol in ("AAPL", "MSFT"):
+                compare(client, market, symbol)
+            if dice.random() < 0.01:
+                assert client.login() - 1 == sent
+        assert 1500 < deltas < sent / 3
+        ids = [trade.id for symbol in ("AAPL", "MSFT") for trade in client.trades[symbol]]
+        assert len(ids) == len(set(ids)) > 500
+        assert not client.taken(Malformed)
+
+    def test_a_bad_message_among_many_ends_it_there(self) -> None:
+        feed = Feed("AAPL")
+        items = feed.feed_many([b"S" + data for data in (
+            directory(1, "AAPL"), add(1, 1, "B", 100, "AAPL", 10000), message("D", 1, (9, 8)),
+            add(1, 2, "B", 100, "AAPL", 20000))])
+        assert [type(event).__name__ for _, event in items] == [
+            "BookSnapshot", "Malformed", "Reconnect", "Delta"]
+        assert feed.books["AAPL"] == ({1.0: 100.0}, {}), "what came before it is told"
+        assert feed.login() == 3
+
     def test_the_life_of_an_order(self) -> None:
         feed = Feed("AAPL")
         feed.say(directory(9, "AAPL"))
