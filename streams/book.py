@@ -201,7 +201,7 @@ class OrderBook(_Reading):
         most = count if self._depth is None else min(count, self._depth)
         with self.lock:
             memo = self._current()
-            self._watch()
+            self._watch(most)
             both = memo.depths[count] = self.bids.top(most), self.asks.top(most)
         return both
 
@@ -226,7 +226,7 @@ class OrderBook(_Reading):
             lock = self.lock
             lock.acquire()                          # ``with`` costs a tenth of a microsecond more
             try:
-                self._watch()
+                self._watch(1)
                 known = self._best = self.stamp, (self.bids.best(), self.asks.best())
             finally:
                 lock.release()
@@ -239,11 +239,11 @@ class OrderBook(_Reading):
             memo = self._memo = _Memo(self.stamp)
         return memo
 
-    def _watch(self) -> None:
-        """Somebody reads: see to it that the windows are right. Caller holds the lock."""
+    def _watch(self, count: int) -> None:
+        """Somebody reads ``count`` levels: see to it that the windows are right. Caller holds the lock."""
         if not self.watched:
-            self.bids.rebuild()
-            self.asks.rebuild()
+            self.bids.rebuild(count)
+            self.asks.rebuild(count)
         self.watched = WATCHED
 
     def _timestamp(self) -> int | None:

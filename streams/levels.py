@@ -18,7 +18,7 @@ from .events import Level, Number
 __all__ = ["Side"]
 
 _EVERYTHING = float("inf")
-NARROW = 6      # best prices kept in order after a rebuild, at least
+NARROW = 6      # best prices in a window that was built anew, at least
 SLACK = 64      # removed levels that may stay behind in any book, however small
 
 
@@ -30,8 +30,8 @@ class Side:
         limit: Number of entries in ``levels`` beyond which :meth:`purge` is due.
     """
 
-    __slots__ = ("levels", "limit", "_bids", "_window", "_edge", "_whole", "_width", "_widest",
-                 "_best", "_unknown")
+    __slots__ = ("levels", "limit", "_bids", "_window", "_edge", "_whole", "_width", "_best",
+                 "_unknown")
 
     def __init__(self, bids: bool) -> None:
         self.levels: dict[Number, Number] = {}
@@ -40,8 +40,7 @@ class Side:
         self._window: set[Number] = set()
         self._edge: Number = 0.0                # the worst price the window speaks of
         self._whole = False                     # the window holds every level there is
-        self._width = NARROW                    # after a rebuild: as wide as readers need it
-        self._widest = 3 * NARROW               # a wider one is narrowed again
+        self._width = NARROW                    # of the window when it was built: as readers need it
         self._unknown = _EVERYTHING if bids else -_EVERYTHING       # no price is better than that
         self._best: Number = self._unknown      # the best price; unknown after its level has gone
 
@@ -58,8 +57,9 @@ class Side:
             del levels[price]
         self.limit = len(levels) + len(levels) // 2 + SLACK
 
-    def rebuild(self) -> None:
-        """Sort anew, and let the window be as many of the best prices as readers need."""
+    def rebuild(self, count: int) -> None:
+        """Sort anew; the window is twice as wide as the ``count`` levels that somebody wants."""
+        self._width = max(NARROW, 2 * count)
         prices = sorted([price for price, size in self.levels.items() if size], reverse=self._bids)
         self._whole = len(prices) <= self._width
         del prices[self._width:]
@@ -67,8 +67,9 @@ class Side:
         self._edge = -self._unknown if self._whole else prices[-1]
         self._best = prices[0] if prices else self._unknown
 
-    def narrow(self) -> None:
-        """Let a window that has grown be as wide as readers need it again."""
+    def _narrow(self) -> None:
+        """Make a window smaller that has grown; smaller than it was built, for readers may be gone."""
+        self._width = max(NARROW, self._width // 2)
         prices = sorted(self._window, reverse=self._bids)[:self._width]
         self._window = set(prices)
         self._edge = prices[-1]
@@ -107,10 +108,10 @@ class Side:
         """The best level, None when the side is empty. The window must be right."""
         price = self._best
         if price == self._unknown:
-            if len(self._window) > self._widest:
-                self.narrow()
+            if len(self._window) > 3 * self._width:
+                self._narrow()
             elif not self._window:
-                self.rebuild()
+                self.rebuild(1)
                 if not self._window:
                     return None
             price = self._best = max(self._window) if self._bids else min(self._window)
@@ -118,12 +119,10 @@ class Side:
 
     def top(self, count: int) -> tuple[Level, ...]:
         """The best ``count`` levels, best first. The window must be right."""
-        if len(self._window) > self._widest:
-            self.narrow()
+        if len(self._window) > 3 * self._width:
+            self._narrow()
         if len(self._window) < count and not self._whole:
-            self._width = max(self._width, 2 * count)
-            self._widest = 3 * self._width
-            self.rebuild()
+            self.rebuild(count)
         levels = self.levels
         return tuple([(price, levels[price]) for price in sorted(self._window, reverse=self._bids)[:count]])
 
