@@ -26,6 +26,7 @@ SUSPICION = 60.0        # seconds until a silent feed is subscribed anew once mo
 LONGEST_SUSPICION = 3600.0
 STREAK = 2.0            # seconds: a book that is lost again so soon was not helped by subscribing it anew
 FRAME_PATIENCE = 5.0    # seconds an answer to a frame of the venue's own may take
+LONGEST_PATIENCE = 60.0  # seconds between two attempts where a snapshot comes by itself, or never
 
 
 class RestSource(Protocol):
@@ -75,11 +76,13 @@ class Refresher:
         feed.on_live = self.live
 
     def ask(self, route: Route, now: float) -> None:
-        """``route`` was (re)subscribed: its book needs a snapshot, if the venue gives them on request."""
+        """``route`` was (re)subscribed: its book needs a snapshot. It is asked for at once; where it comes
+        by itself, it is missed only when it does not."""
         keeper = self._feed.keepers.get(route)
-        if keeper is None or keeper.ready or not keeper.sends_deltas or self._venue.refresh(route) is None:
+        if keeper is None or keeper.ready or not keeper.sends_deltas or route in self._wishes:
             return
-        self._wishes[route] = _Wish(now)
+        by_itself = self._venue.refresh(route) is None
+        self._wishes[route] = _Wish(now + FRAME_PATIENCE if by_itself else now)
         self._session.wake()
 
     def adopt(self, route: Route, now: float) -> None:
@@ -155,6 +158,7 @@ class Refresher:
         elif how is not None:
             self._session.send(how)
         else:
+            wish.due = now + min(FRAME_PATIENCE * 2.0 ** min(wish.attempts - 1, 10), LONGEST_PATIENCE)
             self._renewed[route] = now, wish.attempts
             self._feed.subscriptions.renew(route.topics)
 

@@ -1,0 +1,90 @@
+"""Asking for snapshots: when, how often, and by which way, without a network."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from streams import refresh
+from streams.feed import Feed
+from streams.handlers import Handlers
+from streams.metrics import NoMetrics
+from streams.refresh import FRAME_PATIENCE, LONGEST_PATIENCE, Refresher
+from streams.store import Store
+from streams.venue import BookSnapshot, RestRequest, Route
+from streams.venues.kraken import KrakenVenue
+
+
+class Talk:
+    """A session that only notes what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes | str] = []
+
+    def send(self, frames: Iterable[bytes | str]) -> None:
+        self.sent.extend(frames)
+
+    def may_send(self, now: float) -> bool:
+        return True
+
+    def post(self, call: Callable[[], None]) -> None:
+        call()
+
+    def wake(self) -> None:
+        pass
+
+    def answered(self, route: Route, body: bytes) -> None:
+        raise AssertionError("nothing was asked by REST")
+
+    def record_http(self, url: str, body: bytes) -> None:
+        pass
+
+
+class NoRest:
+    def fetch(self, request: RestRequest, done: object) -> None:
+        raise AssertionError("this venue's snapshots do not come by REST")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = types.SimpleNamespace(at=1000.0)
+    monkeypatch.setattr(refresh.time, "monotonic", lambda: now.at)
+    return now
+
+
+def test_a_snapshot_that_should_come_by_itself_is_missed_when_it_does_not(clock):
+    venue = KrakenVenue()
+    feed = Feed("kraken", "test", venue, Store(), Handlers(), NoMetrics())
+    route = venue.route("BTC-USD", "book")
+    feed.subscriptions.want(route)
+    feed.reconcile()
+    refresher = Refresher(feed, venue, NoRest(), Talk())
+    feed.subscriptions.sent(route.topics, clock.at + 10)
+    feed.subscriptions.acked(route.topics)
+    refresher.ask(route, clock.at)
+
+    def renewals(seconds: float) -> int:
+        """How often it is subscribed anew, when each time the venue acknowledges, and stays silent."""
+        count, until = 0, clock.at + seconds
+        while clock.at < until:
+            clock.at += 0.25
+            refresher.tick(clock.at)
+            leave, _ = feed.subscriptions.due(clock.at)
+            if leave:
+                count += 1
+                feed.subscriptions.left(leave)
+                feed.subscriptions.sent(leave, clock.at + 10)
+                feed.subscriptions.acked(leave)
+                refresher.ask(route, clock.at)
+        return count
+
+    assert renewals(FRAME_PATIENCE - 0.5) == 0      # it has its time
+    assert renewals(1.0) == 1
+    assert 1 <= renewals(4 * FRAME_PATIENCE) <= 2   # pauses double ...
+    renewals(600.0)
+    assert renewals(5 * LONGEST_PATIENCE) in (4, 5, 6)      # ... up to a bound, and it never gives up
+    feed.keepers[route].apply(BookSnapshot(1, [(1.0, 1.0)], [(2.0, 1.0)]))
+    assert feed.keepers[route].ready
+    assert renewals(10 * LONGEST_PATIENCE) == 0
