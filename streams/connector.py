@@ -35,9 +35,9 @@ log = logging.getLogger("streams.stream")
 LONGEST_LOOK = 60.0     # seconds between two looks at a schedule: the wall clock may be set meanwhile
 
 
-@dataclass
+@dataclass(repr=False)
 class Way:
-    """How to reach a venue; see the arguments of :class:`streams.Stream`.
+    """How to reach a venue; see the arguments of :class:`streams.Stream`. Much of it is secret.
 
     Attributes:
         make_venue: A fresh venue instance.
@@ -249,7 +249,7 @@ class Connector:
     def _judge(self, session: Session, closed: Closed) -> float | None:
         """What the end of a connection means: seconds to wait, or None to give up."""
         verdict = session.verdict or self._verdict(closed)
-        reason = str(verdict.error) if verdict is not None else "closed"
+        reason = self.feed.clean(str(verdict.error)) if verdict is not None else "closed"
         self.feed.mark("stale", reason)
         if self.way.recorder is not None and closed.opened:
             self.way.recorder.closed(self.feed.name, reason)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from .errors import ConfigurationError
 
-__all__ = ["credential", "scrubbed"]
+__all__ = ["credential", "public_url", "scrubbed", "scrubber", "secret_headers", "secrets_of"]
 
 LONGEST = 200       # characters of a venue's text that are passed on
+SHORTEST = 4        # characters of a secret that is looked for; shorter ones are parts of other words
+
+_SECRET = re.compile(
+    "key|token|secret|sign|pass|pwd|auth|credential|session|nonce|user|login|account|cookie", re.I)
 
 
 def credential(venue: str, argument: str, value: str | None, variables: Sequence[str]) -> str:
@@ -37,3 +43,44 @@ def scrubbed(text: str, *secrets: str) -> str:
         if secret:
             text = text.replace(secret, "***")
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+
+
+def scrubber(*secrets: str | None) -> Callable[[str], str]:
+    """What takes these out of texts of unknown origin, such as what a peer repeats of a request."""
+    known = sorted({s for s in secrets if s and len(s) >= SHORTEST}, key=len, reverse=True)
+
+    def clean(text: str) -> str:
+        for secret in known:
+            text = text.replace(secret, "***")
+        return text
+    return clean
+
+
+def secrets_of(*urls: str) -> list[str]:
+    """The passwords in addresses, and the values of parameters that look like credentials."""
+    found = []
+    for url in urls:
+        parts = urlsplit(url)
+        values = [value for name, value in parse_qsl(parts.query) if _SECRET.search(name)]
+        if parts.password:
+            values.append(parts.password)
+        found += [text for value in values for text in (value, unquote(value))]
+    return found
+
+
+def secret_headers(headers: Mapping[str, str]) -> list[str]:
+    """The values of headers that look like credentials; of ``Bearer ...`` the token as well."""
+    values = [value for name, value in headers.items() if _SECRET.search(name)]
+    return [text for value in values for text in (value, value.rpartition(" ")[2])]
+
+
+def public_url(url: str) -> str:
+    """``url`` without user, password, fragment, and the values of parameters that look like credentials."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    query = "&".join([
+        f"{name}=***" if equals and _SECRET.search(unquote(name)) else f"{name}{equals}{value}"
+        for name, equals, value in (pair.partition("=") for pair in parts.query.split("&"))])
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))

@@ -60,6 +60,7 @@ class Feed:
         store: What to write into.
         handlers: Who wants events.
         metrics: Where counts go.
+        clean: Takes secrets out of what others say.
 
     Attributes:
         deferred: Calls put off while the writer's lock is held; :meth:`drain` makes them.
@@ -67,13 +68,14 @@ class Feed:
     """
 
     def __init__(self, exchange: str, name: str, facts: Venue, store: Store, handlers: Handlers,
-                 metrics: Metrics) -> None:
+                 metrics: Metrics, clean: Callable[[str], str] = str) -> None:
         self.exchange = exchange
         self.name = name
         self.facts = facts
         self.store = store
         self.handlers = handlers
         self.metrics = metrics
+        self.clean = clean
         self.writer = store.writer()
         self.subscriptions = Subscriptions()
         self.counters = Counters()

@@ -18,7 +18,7 @@ from .handlers import Handlers
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
-from .settings import names, rest_address
+from .settings import check_encrypted, check_way, complete_keys, names, rest_address
 from .store import Store
 from .stream import POLITE, Stream
 from .venue import Venue
@@ -76,10 +76,15 @@ class _Group:
         self.paused = False
         self.facts = kind.facts(options)
         self.name = self.facts.name
+        address, proxy = rest_address(self.facts, options.get("rest_url")), options.get("proxy")
+        settings = dict(options)
+        complete_keys(kind.venue, settings)
+        check_way(proxy, options.get("sslopt"))
+        check_encrypted(address, kind.venue, settings, proxy)
         self.rest = Rest(
-            self.name, rest_address(self.facts, options.get("rest_url")),
+            self.name, address,
             options.get("rest_limit") or self.facts.limits.rest, headers=self.facts.rest_headers(),
-            proxy=options.get("proxy"), sslopt=options.get("sslopt"), metrics=shared["metrics"])
+            proxy=proxy, sslopt=options.get("sslopt"), metrics=shared["metrics"])
         self._settings = {**shared, **options, "rest": self.rest}
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:

@@ -21,16 +21,15 @@ import atexit
 import base64
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
 from .compression import compressor
+from .credentials import public_url
 from .errors import ConfigurationError
 from .playback import Record, read_recording
 
@@ -318,21 +317,6 @@ class Recorder:
             self._file.seek(self._good)
             raise
         self._good += size
-
-
-def public_url(url: str) -> str:
-    """``url`` without user, password, fragment, and the values of parameters that look like credentials."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return ""
-    query = "&".join([
-        f"{name}=***" if equals and _SECRET.search(unquote(name)) else f"{name}{equals}{value}"
-        for name, equals, value in (pair.partition("=") for pair in parts.query.split("&"))])
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
-
-
-_SECRET = re.compile("key|token|secret|sign|pass|pwd|auth|credential|session|nonce|user|login|account", re.I)
 
 
 def _lines(entry: _Entry) -> bytes:

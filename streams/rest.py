@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .backoff import RollingWindow
+from .credentials import scrubber, secret_headers, secrets_of
 from .errors import StreamsError, TransportError
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
@@ -63,6 +64,7 @@ class Rest:
         self.exchange = exchange
         self.base_url = base_url.rstrip("/")
         self._headers = dict(headers or {})
+        self._clean = scrubber(*secret_headers(self._headers), *secrets_of(base_url))
         self._proxy = proxy
         self._sslopt = sslopt
         self._metrics = metrics or NoMetrics()
@@ -176,5 +178,5 @@ class Rest:
             retry_after = retry_after or DEFAULT_RETRY
             with self._turn:
                 self._not_before = max(self._not_before, time.monotonic() + retry_after)
-        return RestRefused(f"{request.path}: HTTP {answer.status} {answer.body[:80]!r}", answer.status,
-                           retry_after)
+        said = self._clean(answer.body[:300].decode("utf-8", "replace"))[:80]
+        return RestRefused(f"{request.path}: HTTP {answer.status} {said!r}", answer.status, retry_after)

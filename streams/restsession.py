@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from .credentials import public_url
 from .errors import TransportError
 from .http import AbortableSession, retry_after_of
 
@@ -49,7 +50,7 @@ class ExchangeSession(AbortableSession):
         self._turn = turn
 
     def __repr__(self) -> str:
-        return f"<ExchangeSession of {self._base}>"
+        return f"<ExchangeSession of {public_url(self._base)}>"
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """See ``requests.Session.request``."""

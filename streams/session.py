@@ -402,25 +402,24 @@ class Session:
         subscriptions, concerned = self.feed.subscriptions, set(signal.topics)
         routes = [route for route in self._known if not concerned.isdisjoint(route.topics)
                   and subscriptions.state(route)[0] != "refused"]     # once, however many topics it has
-        final = subscriptions.refused(signal.topics, signal.reason, signal.transient, time.monotonic())
+        reason = self.feed.clean(signal.reason)
+        final = subscriptions.refused(signal.topics, reason, signal.transient, time.monotonic())
         for route in routes:
             if not set(final).isdisjoint(route.topics):
-                log.warning("%s: %s of %s was refused: %s", self.name, route.channel, route.symbol,
-                            signal.reason)
-                self.feed.status_change("subscription", "refused", symbol=route.symbol,
-                                        reason=signal.reason)
+                log.warning("%s: %s of %s was refused: %s", self.name, route.channel, route.symbol, reason)
+                self.feed.status_change("subscription", "refused", symbol=route.symbol, reason=reason)
 
     def _on_malformed(self, signal: Malformed) -> None:
         feed = self.feed
         feed.count("malformed")
         if self._malformed_shown < SAMPLES:
             self._malformed_shown += 1
-            log.warning("%s: malformed message: %.200s", self.name, signal.reason)
+            log.warning("%s: malformed message: %.200s", self.name, feed.clean(signal.reason))
         if signal.topic:
             self._distrust(signal.topic, "a malformed update")
 
     def _on_resync(self, signal: Resync) -> None:
-        self._distrust(signal.topic, signal.reason)
+        self._distrust(signal.topic, self.feed.clean(signal.reason))
 
     def _distrust(self, topic: str, reason: str) -> None:
         """Rebuild the books of a topic."""
@@ -434,7 +433,7 @@ class Session:
 
     def _on_notice(self, signal: Notice) -> None:
         self.feed.count("notices")
-        log.warning("%s: the venue says: %.200s", self.name, signal.text)
+        log.warning("%s: the venue says: %.200s", self.name, self.feed.clean(signal.text))
 
     def _on_failed(self, signal: Failed) -> None:
         self.end(signal.error, fatal=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from .credentials import public_url
 from .errors import ConfigurationError
+from .transports.proxies import parse_proxy
+from .transports.tls import check_sslopt
 from .venue import Venue
 
-__all__ = ["check_encrypted", "complete_keys", "names", "rest_address", "stream_address"]
+__all__ = ["check_encrypted", "check_way", "complete_keys", "names", "rest_address", "stream_address"]
 
 
 def names(what: str, given: Sequence[str] | str) -> list[str]:
@@ -43,11 +46,25 @@ def stream_address(facts: Venue, url: str | None) -> str:
             example = f"{_SCHEMES[facts.carrier][0]}://host:port"
             raise ConfigurationError(f"{facts.name} has no public address: give url={example!r}")
         return facts.url
-    scheme = urlsplit(url).scheme
-    kinds = _SCHEMES[facts.carrier]
-    if scheme not in kinds or not (urlsplit(url).netloc or scheme == "replay"):
-        raise ConfigurationError(f"url={url!r}: {facts.name} needs {kinds[0]}://host:port")
+    parts, kinds = _split("url", url), _SCHEMES[facts.carrier]
+    if parts.scheme not in kinds or not (parts.netloc or parts.scheme == "replay"):
+        raise ConfigurationError(f"url={public_url(url)!r}: {facts.name} needs {kinds[0]}://host:port")
+    if facts.carrier == "websocket" and "@" in parts.netloc:
+        raise ConfigurationError("url: a WebSocket address carries no user and password; use headers=")
     return url.rstrip("/")
+
+
+def _split(what: str, url: str) -> SplitResult:
+    """The parts of a URL. What can not be taken apart is not shown either: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise ConfigurationError(
+            f"{what} is no address like scheme://host:port (in a password, %40 stands for @, and so on)"
+        ) from None
+    return parts
 
 
 _SCHEMES = {
@@ -64,19 +81,34 @@ def rest_address(facts: Venue, rest_url: str | None) -> str:
     """
     if rest_url is None:
         return facts.rest_url
-    parts = urlsplit(rest_url)
+    parts = _split("rest_url", rest_url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigurationError(f"rest_url={rest_url!r}: give it like https://host:port")
+        raise ConfigurationError(f"rest_url={public_url(rest_url)!r}: give it like https://host:port")
     return rest_url.rstrip("/")
 
 
-def check_encrypted(address: str, venue: type[Venue], keys: bool) -> None:
+def check_way(proxy: str | None, sslopt: Mapping[str, Any] | None) -> None:
+    """Raises ConfigurationError for a proxy or TLS option that can not work."""
+    if proxy is not None:
+        parse_proxy(proxy)
+    check_sslopt(sslopt)
+
+
+def check_encrypted(address: str, venue: type[Venue], settings: Mapping[str, Any], proxy: str | None) -> None:
     """Raises ConfigurationError when keys would travel in the clear to another machine."""
     parts = urlsplit(address)
-    if keys and parts.scheme in ("ws", "http", "tcp") and not _is_loopback(parts.hostname or ""):
+    keys = settings.get("api_key") or settings.get("api_secret") or parts.password
+    if not keys or parts.scheme not in ("ws", "http", "tcp"):
+        return
+    if not _is_loopback(parts.hostname or ""):
         raise ConfigurationError(
             f"{venue.name}: keys are not sent over {parts.scheme}:// to {parts.hostname};"
             f" only to loopback, else use an encrypted address")
+    through = urlsplit(proxy).hostname if proxy is not None else None
+    if through is not None and not _is_loopback(through):
+        raise ConfigurationError(
+            f"{venue.name}: keys are not sent over {parts.scheme}:// through the proxy {through};"
+            f" use an encrypted address")
 
 
 def _is_loopback(host: str) -> bool:

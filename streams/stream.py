@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .backoff import Backoff
 from .connector import Connector, Way
+from .credentials import scrubber, secret_headers, secrets_of
 from .errors import ConfigurationError
 from .feed import Feed
 from .handlers import Handlers
@@ -28,7 +29,7 @@ from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
 from .rest import Rest
 from .session import Recording
-from .settings import check_encrypted, complete_keys, names, rest_address, stream_address
+from .settings import check_encrypted, check_way, complete_keys, names, rest_address, stream_address
 from .store import Store
 from .venue import Route, Venue
 
@@ -101,8 +102,10 @@ class Stream(threading.Thread):
         complete_keys(kind, self._options)
         facts = self._facts = kind(**self._options)
         self._address = stream_address(facts, url)
-        for address in (self._address, rest_address(facts, rest_url)):
-            check_encrypted(address, kind, bool(self._options["api_key"]))
+        check_way(proxy, sslopt)
+        addresses = self._address, rest_address(facts, rest_url)
+        for address in addresses:
+            check_encrypted(address, kind, self._options, proxy)
         playback = None
         if self._address.startswith("replay:"):
             from .transports.replay import Playback
@@ -112,7 +115,10 @@ class Stream(threading.Thread):
         self.handlers = handlers if handlers is not None else Handlers(self.metrics)
         self.store = store if store is not None else Store()
         self._title = f"streams-{facts.name}-{next(_NUMBERS)}"
-        self.feed = Feed(facts.name, self._title, facts, self.store, self.handlers, self.metrics)
+        self.feed = Feed(
+            facts.name, self._title, facts, self.store, self.handlers, self.metrics,
+            scrubber(self._options["api_key"], self._options["api_secret"],
+                     *secrets_of(*addresses, proxy or ""), *secret_headers(headers or {})))
         self.lifecycle = Lifecycle(self._announce)
         self._way = Way(
             lambda: kind(**self._options), self._address, dict(headers or {}), proxy, sslopt, connect_timeout,
@@ -122,7 +128,7 @@ class Stream(threading.Thread):
         self._renewal = threading.Lock()        # held while this thread is made anew, or looked at
         self._announce_start: Callable[[], None]
         self._given_rest = rest
-        self._rest_address = rest_address(facts, rest_url), rest_limit or facts.limits.rest
+        self._rest_address = addresses[1], rest_limit or facts.limits.rest
         super().__init__(name=self._title, daemon=True)
         self._channels = names("channels", channels)
         self.subscribe(symbols, self._channels)

@@ -17,18 +17,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..credentials import public_url
 from ..errors import TransportError
 
 __all__ = ["Closed", "Receiver", "Target", "Transport"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Target:
     """Where to connect, and how.
 
     Attributes:
         url: Complete address; its scheme says which transport understands it.
-        headers: Extra headers of the handshake; may hold credentials, so never part of a repr.
+        headers: Extra headers of the handshake; may hold credentials.
         options: What only one kind of transport understands (framing, subprotocols, ...).
         proxy: ``http://[user:pass@]host:port`` or ``socks5://...`` (``socks5h``: it resolves), or None.
         sslopt: TLS options: ``ca_certs``, ``cert_reqs``, ``check_hostname``, ``certfile``, ``keyfile``,
@@ -39,13 +40,16 @@ class Target:
     """
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    proxy: str | None = field(default=None, repr=False)
-    sslopt: Mapping[str, Any] | None = field(default=None, repr=False)
+    proxy: str | None = None
+    sslopt: Mapping[str, Any] | None = None
     connect_timeout: float = 5.0
     send_timeout: float = 5.0
     max_message: int = 16 * 1024 * 1024
+
+    def __repr__(self) -> str:
+        return f"<Target {public_url(self.url)}>"
 
 
 @dataclass(frozen=True)
