@@ -23,7 +23,7 @@ from typing import Any
 from .errors import ConfigurationError, StopTimeout, StreamsError
 from .fanout import Keys
 from .manager import StreamManager, stream_class
-from .publisher import Publisher, take_tokens
+from .publisher import POLITE, Publisher, take_tokens
 from .redisclient import RedisClient, redis_py
 from .settings import names
 
@@ -176,7 +176,7 @@ class Collector:
         deadline = time.monotonic() + timeout
         self._ending.set()
         if self._thread.is_alive():
-            self._thread.join(min(1.0, timeout * 0.4))
+            self._thread.join(min(POLITE, timeout / 2))
         self._client.abort()
         try:
             self.manager.stop(timeout=max(0.1, deadline - time.monotonic()))

@@ -33,6 +33,7 @@ FULL = 2000             # items of one batch, at most (a whole book counts as on
 PAUSE = 0.002           # seconds between two batches that are not full: what comes meanwhile shares one
 REPEAT_LOOK = 0.05      # seconds between two looks at which whole books are to be repeated ...
 REPEATED = 20           # ... and how many are, at most, so that they do not come all at once
+POLITE = 0.3            # seconds that the end may take when Redis answers
 KEPT_FOR = 60           # seconds that a line's keys outlive it, and how often that is renewed
 RENEW = 5.0
 
@@ -128,7 +129,7 @@ class Publisher(threading.Thread):
         self._hurry.set()
         self._tap.bell.ring()
         if self.is_alive() and threading.current_thread() is not self:
-            self.join(timeout * 0.6)
+            self.join(min(POLITE, timeout / 2))
             self._client.abort()
             self.join(max(0.0, deadline - time.monotonic()))
         if self._tapping:

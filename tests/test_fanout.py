@@ -53,7 +53,7 @@ def test_what_is_none_is_refused(raw):
 
 def test_names_share_their_prefix():
     keys = Keys("mine")
-    assert keys.live("a") == "mine:live:a" and keys.every_live == "mine:live:*" and keys.log("a") == "mine:log:a"
+    assert (keys.live("a"), keys.every_live, keys.log("a")) == ("mine:live:a", "mine:live:*", "mine:log:a")
 
 
 # -- one copy ----------------------------------------------------------------------------------------
