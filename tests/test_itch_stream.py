@@ -218,7 +218,7 @@ def test_a_server_that_never_answers_the_login_is_given_up(sim: ItchSim, itch: A
 def test_a_wrong_password_is_final(sim: ItchSim, itch: Any) -> None:
     stream = itch(sim, api_secret="hunter2")
     wait_until(lambda: stream.state == "failed")
-    assert "user name and password" in stream.status()["last_error"]
+    assert "name and password" in stream.status()["last_error"]
     assert "hunter2" not in str(stream.status()) and sim.accepted == 1
 
 

@@ -4,7 +4,7 @@ Sources: "Nasdaq TotalView-ITCH 5.0" (NQTVITCHSpecification.pdf, as of 19 Februa
 "SoupBinTCP, Version 3.00"; the tables are in :mod:`.itch_messages` and :mod:`.soup`.
 
 There is nothing to subscribe: a session carries every order of every stock, from its first
-message on. So this venue keeps the open orders of all stocks (some 250 bytes each; ``keep="subscribed"``
+message on. So this venue keeps the open orders of all stocks (some 120 bytes each; ``keep="subscribed"``
 keeps those of subscribed stocks only), and a book that is subscribed late is whole at once. A late
 subscription with ``keep="subscribed"`` has the session sent again from its beginning.
 
@@ -262,11 +262,13 @@ class NasdaqItch(Venue):
         elif code != b"S":
             raise ValueError(f"login rejected with {code!r}")
         elif self._session_id:
+            self._suspects = {}
             self._end(1, f"session {self._session_id} is not available any more", planned=True)
         else:
             self._end(1, "no session is available", planned=False, after=_NO_SESSION_PAUSE)
 
     def _ended(self, raw: bytes, now: int) -> None:
+        self._suspects = {}                         # the next session counts from 1
         self._end(1, "the session has ended", planned=True, after=_NO_SESSION_PAUSE)
 
     def _debug(self, raw: bytes, now: int) -> None:

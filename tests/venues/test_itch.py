@@ -579,6 +579,20 @@ class TestImpossible:
         feed.say(message("D", 1, (2, 8)))
         assert feed.books["AAPL"] == ({150.5: 300.0}, {}) and feed.last["AAPL"] == 5
 
+    def test_numbers_of_another_session_are_not_suspect(self) -> None:
+        feed = self.feed()
+        bad = message("D", 1, (8, 8))
+        feed.say(bad)
+        feed.login()
+        feed.feed(b"Z")
+        assert feed.connect() == ("", 1)
+        feed.feed(accepted("SIM0000002", 1))
+        for data in (directory(1, "AAPL"), add(1, 1, "B", 300, "AAPL", 1505000),
+                     add(1, 2, "S", 300, "AAPL", 1505100)):
+            feed.say(data)
+        feed.say(bad)
+        assert feed.connect() == ("SIM0000002", 4)
+
     def test_a_lost_message_is_found_and_healed(self) -> None:
         self.accident(lambda packets, at: packets[:at] + packets[at + 1:])
 
