@@ -28,7 +28,7 @@ def main():
 
 
 def watch(store, books, until):
-    seen, delays = store.last_update, []
+    seen, shown, delays = None, {}, []
     while time.monotonic() < until:
         stamp = store.wait(seen, timeout=1)         # what was seen last, when the time ran out
         if stamp == seen:
@@ -36,8 +36,10 @@ def watch(store, books, until):
             continue
         seen = stamp
         delays.append((time.time_ns() - stamp) / 1e6)
-        newest = max(books.values(), key=lambda book: book["last_update"])
-        print(newest.symbol, newest["status"], newest.best_bid, newest.best_ask)
+        for symbol, book in books.items():
+            if shown.get(symbol) != book["last_update"]:
+                shown[symbol] = book["last_update"]
+                print(symbol, book["status"], book.best_bid, book.best_ask)
     print(f"woken {len(delays)} times, {statistics.median(delays or [0]):.3f} ms after the update (median)")
 
 

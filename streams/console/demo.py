@@ -46,7 +46,7 @@ def demo(options: argparse.Namespace) -> int:
             targets = _start(market, sandbox, {**_VENUES, **_OTHERS} if options.all else _VENUES)
             trouble = _Trouble(sandbox) if options.faults else None
             view = View("streams demo", lambda: f"simulated on loopback: {', '.join(targets)}",
-                        plain=options.plain, verbose=options.verbose)
+                        plain=options.plain, interval=options.interval, verbose=options.verbose)
             picture = follow(view, Board(market, targets), ending,
                              trouble.strike if trouble else lambda: None)
             elapsed = ending.elapsed
