@@ -308,7 +308,7 @@ def hand(redis_server):
         return lines[-1]
     yield begin
     for line in lines:
-        line.client.close()
+        line.client.connection_pool.disconnect()
 
 
 def whole(last, price=1.0, again=False):
