@@ -2,7 +2,11 @@
 
 It speaks just enough of Binance's protocol for the real client: a SUBSCRIBE is acknowledged, and
 ``GET /api/v3/depth`` answers a snapshot that the frames continue. The frames start when a client
-sends anything that contains ``go``. Standard library only, so that it runs under any Python.
+sends anything that contains ``go``, or, on all connections at once, with ``GET /go``: those of the
+symbols that the connection has subscribed, or of the first one when it has subscribed none. Standard
+library only, so that it runs under any Python.
+
+All symbols tell the same story under different names, so 1,500 of them cost no more memory than one.
 
 Run as ``python server.py SETTINGS_JSON``; prints its port on one line, then serves until killed.
 """
@@ -20,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SCALE = 100         # ticks of a price unit
@@ -69,10 +74,12 @@ class Market:
         changes = []
         for i, side in enumerate(self.sides):
             sign = 1 if i else -1
-            picked = {self.mid + sign * int(math.exp(rnd.random() ** 0.7 * REACH)) for _ in range(self.levels * 2)}
+            picked = {self.mid + sign * int(math.exp(rnd.random() ** 0.7 * REACH))
+                      for _ in range(self.levels * 2)}
             rows = []
             for price in sorted(picked, key=lambda p: p * sign)[:self.levels]:
-                size = 0.0 if price in side and rnd.random() < REMOVED else round(rnd.random() * 5 + 0.001, 5)
+                gone = price in side and rnd.random() < REMOVED
+                size = 0.0 if gone else round(rnd.random() * 5 + 0.001, 5)
                 if size:
                     side[price] = size
                 else:
@@ -86,21 +93,39 @@ class Market:
         first, self.sequence = self.sequence + 1, self.sequence + 3
         return (
             f'{{"stream":"{self.symbol}@depth@100ms","data":{{"e":"depthUpdate","E":1672515782136,'
-            f'"s":"{self.symbol.upper()}","U":{first},"u":{self.sequence},"b":{changes[0]},"a":{changes[1]}}}}}'
+            f'"s":"{self.symbol.upper()}","U":{first},"u":{self.sequence},'
+            f'"b":{changes[0]},"a":{changes[1]}}}}}'
         ).encode()
 
 
-class Server:
-    """Prepared frames, and a socket to send them from."""
+def symbol_names(symbols: int) -> list[str]:
+    """What the symbols are called, as the venue writes them."""
+    return [f"s{i}usdt" for i in range(symbols)] if symbols > 1 else ["btcusdt"]
 
-    def __init__(self, messages: int, levels: int, depth: int, symbols: int, rate: float) -> None:
+
+class Server:
+    """Prepared messages, and a socket to send them from.
+
+    Args:
+        messages: Updates per symbol.
+        levels: Levels per update and side; ``depth``: levels per side of the book.
+        symbols: How many there are.
+        rate: Messages a second and symbol, each sent on its own with the moment of sending in its ``E``
+            (ns, the last 13 digits); 0: as fast as they are taken.
+    """
+
+    def __init__(self, messages: int, levels: int, depth: int = 1000, symbols: int = 1, rate: float = 0,
+                 ) -> None:
         self.rate = rate
-        names = [f"s{i}usdt" for i in range(symbols)] if symbols > 1 else ["btcusdt"]
-        markets = [Market(name, i, levels, depth) for i, name in enumerate(names)]
-        self.snapshots = {market.symbol.upper(): market.snapshot() for market in markets}
-        self.frames = [frame(markets[i % symbols].update()) for i in range(messages)]
+        self.names = dict.fromkeys(symbol_names(symbols))
+        market = Market("btcusdt", 1, levels, depth)
+        self.snapshot = market.snapshot()
+        self.updates = [market.update() for _ in range(messages)]
         self.end = frame(b'{"stream":"endusdt@trade","data":{"e":"trade","E":1,"s":"END","t":1,"p":"1",'
                          b'"q":"1","T":1,"m":true}}')
+        self._blobs: dict[str, bytes] = {}
+        self._waiting: dict[socket.socket, list[str]] = {}     # what each connection has subscribed
+        self._lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def serve(self) -> None:
@@ -113,76 +138,104 @@ class Server:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = connection.makefile("rb")
         try:
-            while True:
-                path, headers = self._request(stream)
-                if "sec-websocket-key" in headers:
-                    break
-                self._answer(connection, path)
-            key = hashlib.sha1(headers["sec-websocket-key"].encode() + GUID).digest()
-            connection.sendall(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Accept: " + base64.b64encode(key) + b"\r\n\r\n")
-            for message in self._messages(stream):
-                if b"SUBSCRIBE" in message:
-                    number = json.loads(message)["id"]
-                    connection.sendall(frame(b'{"result":null,"id":%d}' % number))
-                if b"go" in message:
-                    self._blast(connection)
+            while (path := upgrade(connection, stream, self.snapshot)):
+                if path == "/go":
+                    self._start_all()
+            self._converse(connection, stream)
         except (OSError, EOFError, ValueError):
             pass
         finally:
+            self._waiting.pop(connection, None)
             connection.close()
 
-    @staticmethod
-    def _request(stream) -> tuple[str, dict[str, str]]:  # type: ignore[no-untyped-def]
-        first = stream.readline()
-        if not first:
-            raise EOFError
-        headers = {}
-        while (line := stream.readline().strip()):
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
-        return first.split()[1].decode(), headers
+    def _converse(self, connection: socket.socket, stream: BinaryIO) -> None:
+        wanted = self._waiting[connection] = []
+        for message in incoming(stream):
+            if b"SUBSCRIBE" in message:
+                request = json.loads(message)
+                topics = [topic.split("@")[0] for topic in request["params"]]
+                wanted += [topic for topic in topics if topic in self.names]
+                connection.sendall(frame(b'{"result":null,"id":%d}' % request["id"]))
+            if b"go" in message:
+                self._send_all(connection, wanted or list(self.names)[:1])
 
-    def _answer(self, connection: socket.socket, path: str) -> None:
-        symbol = path.partition("symbol=")[2].partition("&")[0]
-        body = self.snapshots.get(symbol, b"{}")
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    def _start_all(self) -> None:
+        for connection, wanted in list(self._waiting.items()):
+            threading.Thread(target=self._send_all, args=(connection, wanted), daemon=True).start()
 
-    @staticmethod
-    def _messages(stream) -> Iterator[bytes]:  # type: ignore[no-untyped-def]
-        while True:
-            head = stream.read(2)
-            if len(head) < 2:
-                return
-            size = head[1] & 127
-            if size == 126:
-                size = struct.unpack("!H", stream.read(2))[0]
-            mask = stream.read(4)
-            data = stream.read(size)
-            if head[0] & 15 < 3:
-                yield bytes(c ^ mask[i & 3] for i, c in enumerate(data))
+    def _send_all(self, connection: socket.socket, names: list[str]) -> None:
+        try:
+            if self.rate:
+                self._send_paced(connection, names)
+            else:
+                for blob in [self._blob(name) for name in names]:
+                    connection.sendall(blob)
+            connection.sendall(self.end)
+        except OSError:
+            pass                                # it has seen enough
 
-    def _blast(self, connection: socket.socket) -> None:
-        if not self.rate:
-            for start in range(0, len(self.frames), 256):
-                connection.sendall(b"".join(self.frames[start:start + 256]))
-        else:
-            self._paced(connection)
-        connection.sendall(self.end)
+    def _blob(self, name: str) -> bytes:
+        """All frames of a symbol in one piece: the less this process has to do, the better."""
+        with self._lock:
+            if name not in self._blobs:
+                self._blobs[name] = b"".join([frame(named(update, name)) for update in self.updates])
+            return self._blobs[name]
 
-    def _paced(self, connection: socket.socket) -> None:
-        """At the rate, each frame on its own, with the moment of writing in its ``E`` (ns)."""
+    def _send_paced(self, connection: socket.socket, names: list[str]) -> None:
+        rate = self.rate * len(names)
+        count = 0
         begin = time.monotonic()
-        for number, data in enumerate(self.frames):
-            while (left := begin + number / self.rate - time.monotonic()) > 0:
-                if left > 0.0005:
-                    time.sleep(left - 0.0004)
-            connection.sendall(data.replace(b"1672515782136", b"%013d" % (time.time_ns() % 10**13)))
+        for update in self.updates:
+            for name in names:
+                while (left := begin + count / rate - time.monotonic()) > 0:
+                    time.sleep(left)
+                count += 1
+                message = named(update, name) if len(self.names) > 1 else update
+                connection.sendall(frame(message.replace(
+                    b"1672515782136", b"%013d" % (time.time_ns() % 10**13), 1)))
+
+
+def named(update: bytes, name: str) -> bytes:
+    """The same update of another symbol."""
+    return update.replace(b"btcusdt", name.encode(), 1).replace(b"BTCUSDT", name.upper().encode(), 1)
+
+
+def upgrade(connection: socket.socket, stream: BinaryIO, snapshot: bytes) -> str:
+    """Answer one HTTP request: with a snapshot, then the path; or with the switch to WebSocket, then ""."""
+    first = stream.readline().decode().split()
+    if not first:
+        raise EOFError
+    headers = {}
+    while (line := stream.readline().strip()):
+        name, _, value = line.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    if "sec-websocket-key" not in headers:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(snapshot)
+        connection.sendall(head + snapshot)
+        return first[1]
+    key = hashlib.sha1(headers["sec-websocket-key"].encode() + GUID).digest()
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + base64.b64encode(key) + b"\r\n\r\n")
+    return ""
+
+
+def incoming(stream: BinaryIO) -> Iterator[bytes]:
+    """The messages of a client."""
+    while True:
+        head = stream.read(2)
+        if len(head) < 2:
+            return
+        size = head[1] & 127
+        if size == 126:
+            size = struct.unpack("!H", stream.read(2))[0]
+        mask = stream.read(4)
+        data = stream.read(size)
+        if head[0] & 15 < 3:
+            yield bytes(c ^ mask[i & 3] for i, c in enumerate(data))
 
 
 if __name__ == "__main__":
-    settings = json.loads(sys.argv[1])
-    server = Server(**settings)
+    server = Server(**json.loads(sys.argv[1]))
     print(server.listener.getsockname()[1], flush=True)
     server.serve()

@@ -1,0 +1,228 @@
+"""The figures as tables (reStructuredText, which a terminal shows as well), and against their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["Bound", "bounds", "text"]
+
+Figures = dict[str, Any]
+KINDS = {"gil": "with the GIL", "free-threaded": "free-threaded"}
+
+
+class Bound(NamedTuple):
+    """Something that must hold."""
+
+    what: str
+    limit: str
+    value: str
+    met: bool
+
+
+def bounds(sections: Figures) -> list[Bound]:
+    """All whose figures are there."""
+    found: list[Bound] = []
+    for name, check in _CHECKS.items():
+        if name in sections:
+            found += check(sections[name])
+    return found
+
+
+def _at_most(what: str, value: float, limit: float, unit: str) -> Bound:
+    return Bound(what, f"at most {limit:g}{unit}", f"{value:.3g}{unit}", value <= limit)
+
+
+def _at_least(what: str, value: float, limit: float, unit: str) -> Bound:
+    return Bound(what, f"at least {limit:g}{unit}", f"{value:.3g}{unit}", value >= limit)
+
+
+def _cost_bounds(cost: Figures) -> Iterator[Bound]:
+    for title, limit in zip(cost, (1.25, 1.5, 1.4)):
+        yield _at_most(f"processor time per message, {title}, against the floor",
+                       cost[title]["streams"]["ratio"], limit, "x")
+    whole = cost["10+10 levels"]
+    if "picows" in whole:
+        ours, theirs = whole["streams"]["cpu_us"], whole["picows"]["cpu_us"]
+        yield Bound("processor time per message, 10+10 levels, against picows + orjson + dict",
+                    f"below {theirs:.2f} us", f"{ours:.2f} us", ours < theirs)
+
+
+def _latency_bounds(latency: Figures) -> Iterator[Bound]:
+    idle = latency["gil"]["idle"]
+    yield _at_most("p50 of an inline handler at 1,000/s, against the floor",
+                   idle["streams, inline handler"]["ratio"], 1.3, "x")
+    others = [row["p99"] for name, row in idle.items() if not name.startswith(("floor", "streams"))]
+    if others:
+        yield _at_most("its p99, against the best client beside it", idle["streams, inline handler"]["p99"],
+                       round(min(others), 1), " us")
+    yield _at_most("p50 of a main thread in store.wait, against the floor",
+                   idle["streams, store.wait"]["ratio"], 3.0, "x")
+
+
+def _parallel_bounds(parallel: Figures) -> Iterator[Bound]:
+    for kind, limit in (("gil", 0.95), ("free-threaded", 1.85)):
+        if kind in parallel:
+            yield _at_least(f"two streams' throughput against one's, {KINDS[kind]}",
+                            parallel[kind]["throughput"], limit, "x")
+
+
+def _reader_bounds(readers: Figures) -> Iterator[Bound]:
+    for kind, rows in readers.items():
+        reading = {name: row["throughput"] for name, row in rows.items() if name not in ("none", "spin")}
+        worst = min(reading, key=reading.__getitem__)
+        yield _at_least(f"a stream beside a reader in a tight loop ({worst}) against one beside a thread that"
+                        f" only computes, {KINDS[kind]}", reading[worst], 0.9, "x")
+
+
+def _many_bounds(many: Figures) -> Iterator[Bound]:
+    yield _at_most("1,500 books at 15,000 messages/s: share of a core", many["gil"]["share"] * 100, 25, " %")
+    yield _at_most("the same: resident, 1,000 levels a side", many["gil"]["resident"], 600, " MB")
+
+
+def _read_bounds(reads: Figures) -> Iterator[Bound]:
+    yield _at_most("top of the book, after an update", reads["gil"]["changed"]["book.touch"], 1.0, " us")
+    yield _at_most("depth(25) of an unchanged book", reads["gil"]["unchanged"]["book.depth(25)"], 0.5, " us")
+
+
+def _import_bounds(imports: Figures) -> Iterator[Bound]:
+    yield _at_most("import streams", imports["gil"]["seconds"], 0.15, " s")
+
+
+_CHECKS: dict[str, Callable[[Figures], Iterator[Bound]]] = {
+    "cost": _cost_bounds, "latency": _latency_bounds, "parallel": _parallel_bounds,
+    "readers": _reader_bounds, "many": _many_bounds, "reads": _read_bounds, "imports": _import_bounds,
+}
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A simple table; all columns but the first are right-aligned."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    rule = "  ".join("=" * width for width in widths)
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        return "  ".join(cells).rstrip()
+
+    return [rule, line(head), rule, *(line(row) for row in rows), rule, ""]
+
+
+def _n(value: float) -> str:
+    """Three digits, with commas where there are more."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _cost_tables(cost: Figures) -> Iterator[str]:
+    for title, rows in cost.items():
+        yield f"Processor time per message, {title}:"
+        yield ""
+        ranked = sorted(rows.items(), key=lambda item: item[1]["cpu_us"])
+        yield from table(("client", "us per message", "against the floor", "messages/s"), [
+            (name, _n(row["cpu_us"]), f"{row['ratio']:.2f}x", _n(row["per_second"])) for name, row in ranked])
+
+
+def _latency_tables(latency: Figures) -> Iterator[str]:
+    for kind, figures in latency.items():
+        yield f"From the venue's write to the reader (us), 1,000 messages/s, idle main thread, {KINDS[kind]}:"
+        yield ""
+        keys = "p50", "p99", "max"
+        yield from table(("client", *keys), [
+            (name, *(_n(row[key]) for key in keys)) for name, row in figures["idle"].items()])
+        switches = figures["busy"]
+        by = ", by ``sys.setswitchinterval``" if kind == "gil" else ""
+        yield f"The same beside a main thread that computes all the time, {KINDS[kind]}, p50 / p99{by}:"
+        yield ""
+        names = next(iter(switches.values()))
+        yield from table(("client", *(switches if kind == "gil" else ("p50 / p99",))), [
+            (name, *(f"{_n(rows[name]['p50'])} / {_n(rows[name]['p99'])}" for rows in switches.values()))
+            for name in names])
+
+
+def _parallel_tables(parallel: Figures) -> Iterator[str]:
+    yield "Two streams flat out against one:"
+    yield ""
+    yield from table(("interpreter", "1 stream, messages/s", "2 streams, messages/s", "throughput"), [
+        (KINDS[kind], _n(row["1"]["per_second"]), _n(row["2"]["per_second"]),
+         f"{row['throughput']:.2f}x") for kind, row in parallel.items()])
+
+
+_READERS = {"none": "nothing (it sleeps)", "spin": "nothing (it computes)", "touch": "book.touch",
+            "depth": "book.depth(25)", "view": 'book["bids"]', "lock": "store.lock"}
+
+
+def _reader_tables(readers: Figures) -> Iterator[str]:
+    for kind, rows in readers.items():
+        yield f"A stream flat out, and what the main thread reads in a tight loop meanwhile, {KINDS[kind]}:"
+        yield ""
+        yield from table(("it reads", "messages/s", "against computing", "stream's us/message", "reads/s"), [
+            (_READERS[name], _n(row["per_second"]), f"{row['throughput']:.2f}x", _n(row["cpu_us"]),
+             _n(row["reads_per_second"])) for name, row in rows.items()])
+
+
+def _many_tables(many: Figures) -> Iterator[str]:
+    yield "1,500 order books of 1,000 levels a side, 15,000 updates/s of 10+10 levels, one process:"
+    yield ""
+    yield from table(("interpreter", "share of a core", "us per message", "resident MB", "kB per book"), [
+        (KINDS[kind], f"{row['share'] * 100:.0f} %", _n(row["cpu_us"]), _n(row["resident"]),
+         _n(row["book_kb"])) for kind, row in many.items()])
+
+
+def _read_tables(reads: Figures) -> Iterator[str]:
+    for kind, figures in reads.items():
+        yield f"Cost of a read, book of 1,000 levels a side, {KINDS[kind]} (us):"
+        yield ""
+        changed = figures["changed"]
+        yield from table(("read", "unchanged", "after an update"), [
+            (name, _n(taken), _n(changed[name]) if name in changed else "")
+            for name, taken in figures["unchanged"].items()])
+
+
+def _import_tables(imports: Figures) -> Iterator[str]:
+    for kind, figures in imports.items():
+        brought = ", ".join(figures["imported"]) or "none"
+        yield (f"``import streams``, {KINDS[kind]}: {figures['seconds'] * 1e3:.0f} ms; clients and optional"
+               f" packages that it imports: {brought}.")
+    yield ""
+
+
+def _itch_tables(itch: Figures) -> Iterator[str]:
+    yield "Nasdaq ITCH over TCP, per message:"
+    yield ""
+    yield from table(("work", "us", "ratio"), [
+        (name, _n(row["cpu_us"]), f"{row['ratio']:.1f}x") for name, row in itch.items()])
+
+
+_TABLES: dict[str, Callable[[Figures], Iterator[str]]] = {
+    "cost": _cost_tables, "latency": _latency_tables, "parallel": _parallel_tables,
+    "readers": _reader_tables, "many": _many_tables, "reads": _read_tables, "imports": _import_tables,
+    "itch": _itch_tables,
+}
+
+
+def text(results: Figures) -> str:
+    """Everything."""
+    lines = list(_where(results))
+    for name, figures in results["sections"].items():
+        lines += _TABLES[name](figures)
+    held = bounds(results["sections"])
+    if held:
+        lines += ["What must hold:", ""]
+        lines += table(("bound", "limit", "measured", ""), [
+            (one.what, one.limit, one.value, "yes" if one.met else "NO") for one in held])
+    return "\n".join(lines)
+
+
+def _where(results: Figures) -> Iterator[str]:
+    machine = results["machine"]
+    yield (f"Measured {results['date']} on {machine['cores']} cores of {machine['processor']}"
+           f" ({machine['system']}, load {machine['load_before']} before it began), medians of"
+           f" {results['repetitions']} interleaved runs.")
+    for kind, one in results["interpreters"].items():
+        packages = ", ".join(f"{name} {version}" for name, version in one["packages"].items())
+        yield f"CPython {one['python']} {KINDS[kind]} ({one['compiler']}): {packages}."
+    yield ""

@@ -1,0 +1,213 @@
+"""The sections of the benchmark: each measures one thing and returns its figures as plain data."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .harness import ROOT, Rows, environment, installed, median, rounds, run, venue
+
+__all__ = ["SECTIONS", "Plan"]
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure.
+
+    Attributes:
+        repetitions: Of everything; the medians count.
+        scale: 1.0 for the full benchmark, less for a quick look.
+        free_threaded: An interpreter without the GIL that has the packages, or None.
+    """
+
+    repetitions: int
+    scale: float
+    free_threaded: str | None
+
+    def of(self, count: int) -> int:
+        """So many messages, scaled."""
+        return int(count * self.scale)
+
+    @property
+    def pythons(self) -> dict[str, str]:
+        """Interpreters by what is said of them."""
+        pythons = {"gil": sys.executable}
+        if self.free_threaded:
+            pythons["free-threaded"] = self.free_threaded
+        return pythons
+
+
+def _say(what: str) -> None:
+    print(f"  {what} ...", file=sys.stderr, flush=True)
+
+
+def _others(names: dict[str, str]) -> list[str]:
+    """Those of the other clients that are installed."""
+    return [name for name, module in names.items() if installed(module)]
+
+
+# -- what a message costs ------------------------------------------------------------------------------
+
+_CASES = {"10+10 levels": (10, "book"), "2+2 levels": (2, "book"),
+          "10+10 levels, best bid and ask read at every update": (10, "best")}
+_SLOW = ("websocket-client", "websocket-client, bytes")
+
+
+def cost(plan: Plan) -> Figures:
+    """Processor time per message, and messages a second flat out."""
+    contenders = ["floor", "streams", *_others({
+        "picows": "picows", "aiohttp": "aiohttp", "websockets": "websockets",
+        "websocket-client, bytes": "websocket", "websocket-client": "websocket"})]
+    figures = {}
+    for title, (levels, mode) in _CASES.items():
+        _say(title)
+        messages = plan.of(100_000)
+        with venue(messages=messages, levels=levels) as port:
+            rows = rounds(contenders, plan.repetitions, lambda name: run(
+                "clients.py", name, port, messages // 5 if name in _SLOW else messages, mode))
+        figures[title] = _against(rows, "floor", "cpu_us", "per_second")
+    return figures
+
+
+def _against(rows: Rows, floor: str, *keys: str) -> Figures:
+    """Medians of each contender, and the ratio of the first figure to the floor's."""
+    base = median(rows[floor], keys[0])
+    return {name: {**{key: median(results, key) for key in keys}, "ratio": median(results, keys[0]) / base}
+            for name, results in rows.items()}
+
+
+# -- from the wire to the reader -----------------------------------------------------------------------
+
+_OURS = ("streams, inline handler", "streams, store.wait", "streams, queued handler")
+_SWITCHES = (0.005, 0.001, 0.0005, 0.0001)
+
+
+def latency(plan: Plan) -> Figures:
+    """From the venue's write to the reader, at 1,000 messages a second."""
+    others = _others({"picows": "picows", "aiohttp": "aiohttp", "websockets": "websockets",
+                      "websocket-client": "websocket"})
+    messages = plan.of(4000)
+    figures: Figures = {}
+    with venue(messages=messages, levels=10, rate=1000) as port:
+        for kind, python in plan.pythons.items():
+            clients = ["floor", *_OURS, *(others if kind == "gil" else ())]
+            busy = [name for name in clients if name != "streams, store.wait"]   # the main thread is busy
+
+            def one(name: str, load: str, switch: float) -> Figures:
+                return run("latency.py", name, port, messages, load, switch, python=python)
+
+            _say(f"{kind}, idle")
+            idle = rounds(clients, plan.repetitions, lambda name: one(name, "idle", 0))
+            figures[kind] = {"idle": _against(idle, "floor", "p50", "p99", "max"), "busy": {}}
+            for switch in _SWITCHES if kind == "gil" else _SWITCHES[:1]:
+                _say(f"{kind}, busy main thread, switch interval {switch * 1e3:g} ms")
+                rows = rounds(busy, plan.repetitions, lambda name: one(name, "busy", switch))
+                figures[kind]["busy"][f"{switch * 1e3:g} ms"] = _against(
+                    rows, "floor", "p50", "p99", "max", "turns_per_second")
+    return figures
+
+
+# -- several streams, readers beside them --------------------------------------------------------------
+
+
+def parallel(plan: Plan) -> Figures:
+    """Two streams flat out against one."""
+    messages = plan.of(150_000)
+    figures: Figures = {}
+    with venue(messages=messages, levels=10) as one, venue(messages=messages, levels=10, symbols=2) as two:
+        ports = {"1": one, "2": two}
+        for kind, python in plan.pythons.items():
+            _say(kind)
+            rows = rounds(ports, plan.repetitions, lambda count: run(
+                "parallel.py", ports[count], count, messages, "none", python=python))
+            figures[kind] = {count: {key: median(results, key) for key in ("per_second", "cpu_us")}
+                             for count, results in rows.items()}
+            figures[kind]["throughput"] = median(rows["2"], "per_second") / median(rows["1"], "per_second")
+            # What two threads cost each other, without what else runs on the machine.
+            figures[kind]["cpu"] = median(rows["1"], "cpu_us") / median(rows["2"], "cpu_us")
+    return figures
+
+
+def readers(plan: Plan) -> Figures:
+    """A reader in a tight loop beside a stream flat out, against a thread that only computes."""
+    messages = plan.of(100_000)
+    kinds = ("none", "spin", "touch", "depth", "view", "lock")
+    figures: Figures = {}
+    with venue(messages=messages, levels=10) as port:
+        for kind, python in plan.pythons.items():
+            _say(kind)
+            rows = rounds(kinds, plan.repetitions, lambda reader: run(
+                "parallel.py", port, 1, messages, reader, python=python))
+            base = median(rows["spin"], "per_second"), median(rows["spin"], "cpu_us")
+            figures[kind] = {reader: {
+                "per_second": median(results, "per_second"), "cpu_us": median(results, "cpu_us"),
+                "reads_per_second": median(results, "turns_per_second"),
+                "throughput": median(results, "per_second") / base[0],
+                "cpu": median(results, "cpu_us") / base[1]} for reader, results in rows.items()}
+    return figures
+
+
+def many(plan: Plan) -> Figures:
+    """1,500 books at 15,000 messages a second in one process."""
+    messages = max(plan.of(150), 50)
+    figures: Figures = {}
+    with venue(messages=messages, levels=10, symbols=1500, rate=10) as port:
+        for kind, python in plan.pythons.items():
+            _say(kind)
+            rows = rounds([kind], plan.repetitions, lambda _: run(
+                "many.py", port, 1500, messages, python=python))
+            figures[kind] = {key: median(rows[kind], key) for key in rows[kind][0]}
+    return figures
+
+
+# -- without a network ---------------------------------------------------------------------------------
+
+
+def reads(plan: Plan) -> Figures:
+    """The cost of reads, and the weight of a book."""
+    return {kind: run("reads.py", python=python) for kind, python in plan.pythons.items()}
+
+
+_OPTIONAL = ("redis", "prometheus_client", "rich", "defusedxml", "pandas", "zstandard", "python_socks",
+             "exchange_calendars", "requests", "websocket")
+
+
+def imports(plan: Plan) -> Figures:
+    """Seconds that ``import streams`` takes, and which optional packages it brings in."""
+    figures = {}
+    for kind, python in plan.pythons.items():
+        taken = {code: statistics.median(_import_time(python, code) for _ in range(4 * plan.repetitions + 1))
+                 for code in ("pass", "import streams")}
+        code = f"import streams, sys; print(*[m for m in {_OPTIONAL} if m in sys.modules])"
+        done = subprocess.run([python, "-c", code], env=environment(), stdout=subprocess.PIPE, check=True)
+        figures[kind] = {"seconds": taken["import streams"] - taken["pass"],
+                         "imported": done.stdout.decode().split()}
+    return figures
+
+
+def _import_time(python: str, code: str) -> float:
+    begun = time.perf_counter()
+    subprocess.run([python, "-c", code], env=environment(), check=True)
+    return time.perf_counter() - begun
+
+
+def itch(plan: Plan) -> Figures:
+    """Nasdaq ITCH: what a message costs."""
+    done = subprocess.run([sys.executable, str(ROOT / "tests" / "venues" / "itch_cost.py"),
+                           str(plan.of(300_000))], env=environment(), stdout=subprocess.PIPE, check=True)
+    found = re.findall(r"^(.+?) +([\d.]+) us +([\d.]+) x$", done.stdout.decode(), re.MULTILINE)
+    return {name: {"cpu_us": float(taken), "ratio": float(ratio)} for name, taken, ratio in found}
+
+
+SECTIONS: dict[str, Callable[[Plan], Figures]] = {
+    "cost": cost, "latency": latency, "parallel": parallel, "readers": readers, "many": many,
+    "reads": reads, "imports": imports, "itch": itch,
+}
