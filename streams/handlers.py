@@ -23,6 +23,7 @@ from typing import Any, TypeVar, overload
 
 from .errors import ConfigurationError
 from .events import StatusChange
+from .forking import tell_after_fork
 from .listeners import ENDING, FINISHING, OPEN, Handler, Listener
 from .metrics import Metrics, NoMetrics
 from .queues import KINDS, Block
@@ -61,6 +62,15 @@ class Handlers:
         self._closers: list[int] = []
         self._mode = OPEN
         self._tap: Any = None
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. What waits for a worker is the parent's to handle."""
+        self._lock = threading.Lock()
+        self._quiet = threading.Condition(threading.Lock())
+        self._leaving, self._closers, self.hurried = [], [], frozenset()
+        for listener in self._listeners:
+            listener.forked()
 
     @property
     def tap(self) -> Any:

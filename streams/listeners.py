@@ -70,6 +70,10 @@ class Listener:
         self._announce_after = -math.inf
         self._reported: dict[str, float] = {"drops": 0, "handler_errors": 0, "handler_seconds": 0}
 
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`."""
+        self._lock = threading.Lock()
+
     def offer(self, event: Event) -> None:
         """Hand over an event; never raises. Threads: any, outside all locks."""
         raise NotImplementedError

@@ -7,12 +7,14 @@ keep a script from ending; here nothing does.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from .errors import ConfigurationError
+from .forking import tell_after_fork
 
 __all__ = ["Pool"]
 
@@ -43,6 +45,14 @@ class Pool:
         self._waiting = 0
         self._made = 0
         self._closed = False
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. Calls that wait are the parent's to make."""
+        self._changed = threading.Condition()
+        self._jobs = deque()
+        self._threads = set()
+        self._waiting = 0
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Have ``fn(*args, **kwargs)`` called by a worker.
@@ -74,9 +84,10 @@ class Pool:
             threads = [thread for thread in self._threads if thread is not mine]
         for future, _ in jobs:
             future.cancel()
-        share = timeout / max(len(threads), 1)
+        deadline = time.monotonic() + timeout
         for thread in threads:
-            thread.join(share)
+            if thread.is_alive():               # not if Ctrl-C came when it was about to be started
+                thread.join(max(deadline - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in threads)
 
     def _start(self) -> None:

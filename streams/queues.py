@@ -50,6 +50,15 @@ class Queued(Listener):
         self._dropping = False
         self._exchange = ""  # whose events were dropped last
 
+    def forked(self) -> None:
+        super().forked()
+        self._queue.clear()
+        self._idle = True
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._thread = None
+        self._begun, self._due = 0.0, math.inf
+
     def queued(self) -> int:
         return len(self._queue)
 
@@ -257,6 +266,10 @@ class Conflate(Queued):
         super().__init__(*args)
         self._latest: dict[Hashable, Event] = {}  # its keys are those in the queue
 
+    def forked(self) -> None:
+        super().forked()
+        self._latest.clear()
+
     def offer(self, event: Event) -> None:
         kind = type(event)
         detail = _DETAIL.get(kind)
@@ -301,6 +314,11 @@ class Block(Queued):
         self._room = threading.Condition(self._lock)
         self._waiting = 0
         self._given_up = False
+
+    def forked(self) -> None:
+        super().forked()
+        self._room = threading.Condition(self._lock)
+        self._waiting = 0
 
     def offer(self, event: Event) -> None:
         with self._lock:

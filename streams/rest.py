@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .backoff import RollingWindow
 from .credentials import scrubber, secret_headers, secrets_of
 from .errors import StreamsError, TransportError
+from .forking import tell_after_fork
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .venue import RestRequest
@@ -75,6 +76,12 @@ class Rest:
         self._session: ExchangeSession | None = None
         self._fetcher: AbortableSession | None = None
         self._pool = Pool(WORKERS, f"streams-rest-{exchange}")
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. Connections are the parent's: two on one would mix."""
+        self._turn = threading.Condition()
+        self._session = self._fetcher = None
 
     def session(self) -> ExchangeSession:
         """A ``requests.Session`` for users' own calls. Made when first asked for: importing ``requests``

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from .book import BookView, OrderBook
-from .errors import NoData, StaleData
+from .errors import ConfigurationError, NoData, StaleData
 from .events import Bar, Event, Quote, Ticker, Trade
 from .sequencing import Clock
 
@@ -123,20 +123,44 @@ class _AllLocks:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._gate = threading.RLock()      # one composite holder at a time, and no new writer meanwhile
-        self._held: list[tuple[Writer, ...]] = []
+        self._held: tuple[Writer, ...] = ()
+        self._depth = 0
+
+    @property
+    def mine(self) -> bool:
+        """Whether the calling thread holds it."""
+        return _owns(self._gate)
 
     def __enter__(self) -> None:
-        self._gate.acquire()
-        writers = self._store._writers
-        for writer in writers:
-            writer.lock.acquire()
-        self._held.append(writers)
+        outermost = not self.mine
+        try:
+            self._gate.acquire()
+            if outermost:
+                self._held = self._store._writers
+                for writer in self._held:
+                    writer.lock.acquire()
+            self._depth += 1
+        except BaseException:               # Ctrl-C while waiting for one of them
+            if outermost:
+                self._release()
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        for writer in reversed(self._held.pop()):
-            writer.lock.release()
-        self._gate.release()
+        if self._depth > 1:
+            self._depth -= 1
+            self._gate.release()
+        else:
+            self._release()
+
+    def _release(self) -> None:
+        """Give back whatever this thread has of it."""
+        if self.mine:
+            self._depth = 0
+            for writer in reversed(self._held):
+                if _owns(writer.lock):
+                    writer.lock.release()
+            self._gate.release()
 
 
 class Store:
@@ -198,10 +222,15 @@ class Store:
 
         Returns:
             The new stamp, or ``since`` when the time ran out.
+
+        Raises:
+            ConfigurationError: The caller holds ``lock``, so nothing could ever come.
         """
         stamp = self.last_update
         if stamp != since:
             return stamp
+        if self.lock.mine and timeout != 0:
+            raise ConfigurationError("store.wait() while holding store.lock: nothing can change meanwhile")
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             self.waiters += 1
@@ -265,6 +294,11 @@ class Store:
         with self.lock._gate:
             self._writers = (*self._writers, writer)
         return writer
+
+
+def _owns(lock: threading.RLock) -> bool:
+    owned: bool = lock._is_owned()  # type: ignore[attr-defined]    # as threading.Condition asks it
+    return owned
 
 
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()

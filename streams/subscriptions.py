@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+from .forking import tell_after_fork
 from .venue import Route
 
 __all__ = ["Subscriptions", "Topic"]
@@ -68,6 +69,11 @@ class Subscriptions:
         self._open: dict[str, None] = {}        # names of topics that need something done, in order
         self._waiting: dict[str, None] = {}     # names of topics sent and not answered, in order
         self.changes = 0                        # rises when the set of routes changes
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`."""
+        self._lock = threading.Lock()
 
     # -- the user's side ------------------------------------------------------------------------
 

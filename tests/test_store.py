@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from decimal import Decimal
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from streams.book import OrderBook
-from streams.errors import NoData, StaleData
+from streams.errors import ConfigurationError, NoData, StaleData
 from streams.events import Bar, Quote, Ticker, Trade, TradeCorrection
 from streams.sequencing import BookKeeper, Clock
 from streams.sinks import sink_for
@@ -183,19 +184,6 @@ def test_many_wait_and_all_are_woken() -> None:
 def test_the_lock_keeps_all_writers_out_and_is_reentrant() -> None:
     store = Store()
     writers = [store.writer() for _ in range(3)]
-
-    def free(lock: Any) -> bool:
-        got: list[bool] = []
-
-        def take() -> None:
-            got.append(lock.acquire(timeout=0.01))
-            if got[0]:
-                lock.release()
-        thread = threading.Thread(target=take)
-        thread.start()
-        thread.join()
-        return got[0]
-
     with store.lock:
         assert not any(free(writer.lock) for writer in writers)
         with store.lock:
@@ -220,6 +208,66 @@ def test_a_writer_that_comes_while_the_lock_is_held_is_not_in_it() -> None:
     with store.lock:
         assert first.lock.acquire(blocking=False)
         first.lock.release()
+
+
+def free(lock: Any) -> bool:
+    """Whether another thread can take it."""
+    got: list[bool] = []
+
+    def take() -> None:
+        got.append(lock.acquire(timeout=0.01))
+        if got[0]:
+            lock.release()
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return got[0]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+@pytest.mark.parametrize("busy", [0, 1, 2, 3])
+def test_ctrl_c_while_waiting_for_the_lock_leaves_nothing_locked(busy: int) -> None:
+    """``busy``: which writer is in the middle of something; 3: another reader has it all."""
+    store = Store()
+    writers = [store.writer() for _ in range(3)]
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.lock if busy == 3 else writers[busy].lock:
+            held.set()
+            release.wait(20)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(5)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt), store.lock:
+            pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    release.set()
+    thread.join()
+    assert all(free(writer.lock) for writer in writers) and free(store.lock._gate)
+    for _ in range(2):
+        with store.lock, store.lock:
+            assert not any(free(writer.lock) for writer in writers)
+        assert all(free(writer.lock) for writer in writers)
+
+
+def test_waiting_under_the_lock_is_refused() -> None:
+    store = Store()
+    store.writer()
+    with store.lock:
+        with pytest.raises(ConfigurationError, match=r"store.wait\(\) while holding store.lock: nothing can"):
+            store.wait(None, 1)
+        assert store.wait(None, 0) is None
+    assert store.wait(None, 0.01) is None
 
 
 def test_nothing_changes_while_the_lock_is_held() -> None:

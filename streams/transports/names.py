@@ -8,6 +8,7 @@ that nobody waits for any longer is left to end by itself.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import threading
 import time
@@ -25,6 +26,17 @@ _MOST_PER_NAME = 4
 
 _lock = threading.Lock()
 _pending: dict[tuple[str, int], list[Lookup]] = {}
+
+
+def _forked() -> None:
+    """In the child nobody is looking up anything, whoever held the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _pending.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Lookup:

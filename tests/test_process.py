@@ -1,0 +1,387 @@
+"""Ctrl-C, SIGTERM, the end of the interpreter, forks; and nothing that piles up over 1,000 reconnects."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.backoff import Backoff
+from streams.exchanges import Binance
+from streams.sim import BinanceSim, Fault, HuobiSim
+from streams.stream import Stream
+
+from .raw_peer import RawPeer
+from .tools import wait_live, wait_until, with_limits
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 2.0         # seconds from the signal, or the last line of the script, to the end of the process
+
+HEAD = """
+import signal, socket, sys, threading, time
+from streams import StreamManager, Binance, Huobi, Store
+URLS = dict(url=sys.argv[1], rest_url=sys.argv[2])
+def ready():
+    print("READY", time.time(), flush=True)
+"""
+LIVE = HEAD + """
+market = StreamManager()
+market.start("binance", ["BTC-USDT"], **URLS)
+market.wait_ready(20)
+"""
+
+
+class Script:
+    """A script in a process of its own."""
+
+    def __init__(self, text: str, *args: str) -> None:
+        # -X faulthandler and -W error: whatever goes wrong at the end shows
+        self.process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-W", "error", "-c", text, *args], cwd=ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self.since = 0.0
+
+    def wait_ready(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith("READY"):
+            out, err = self.process.communicate(timeout=20)
+            pytest.fail(f"no READY: {line}{out}{err}")
+        self.since = float(line.split()[1])
+
+    def send(self, number: int) -> None:
+        self.since = time.time()
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and what was on stderr; the process must end in time."""
+        out, err = self.process.communicate(timeout=20)
+        took = time.time() - self.since
+        assert took < LIMIT, f"{took:.2f} s\n{out}{err}"
+        return self.process.returncode, err
+
+    def __enter__(self) -> Script:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def sim() -> Iterator[BinanceSim]:
+    with BinanceSim(["BTCUSDT"], rate=200.0) as running:
+        yield running
+
+
+def clients(sim: Any) -> int:
+    return len(sim.connections)
+
+
+WITH = HEAD + """
+try:
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT"], **URLS)
+        market.wait_ready(20)
+        ready()
+        seen = None
+        while True:
+            %s
+except KeyboardInterrupt:
+    assert not [t for t in threading.enumerate() if t is not threading.main_thread()], threading.enumerate()
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+@pytest.mark.parametrize("waiting", [
+    "seen = market.store.wait(seen, timeout=1)", "time.sleep(0.1)", "market.store.orderbooks['binance']",
+    "market.submit(time.sleep, 0.3).result()",
+    "\n            with market.store.lock: market.store.orderbooks['binance']['BTC-USDT'].view()"])
+def test_ctrl_c(waiting: str, sim: BinanceSim) -> None:
+    with Script(WITH % waiting, sim.url, sim.rest_url) as script:
+        script.wait_ready()
+        script.send(signal.SIGINT)
+        code, error = script.end()
+        assert not error, error
+        assert code == 0
+    wait_until(lambda: clients(sim) == 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+def test_ctrl_c_that_nobody_catches_shows_one_traceback(sim: BinanceSim) -> None:
+    with Script(LIVE + "ready()\nwhile True: time.sleep(1)", sim.url, sim.rest_url) as script:
+        script.wait_ready()
+        script.send(signal.SIGINT)
+        code, error = script.end()
+    assert code in (-signal.SIGINT, 130)
+    assert error.count("Traceback") == 1 and error.strip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+def test_sigterm(sim: BinanceSim) -> None:
+    text = WITH % "seen = market.store.wait(seen, timeout=1)"
+    with Script("import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n" + text,
+                sim.url, sim.rest_url) as script:
+        script.wait_ready()
+        script.send(signal.SIGTERM)
+        assert script.end() == (3, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+def test_a_signal_handler_may_stop_the_streams(sim: BinanceSim) -> None:
+    text = LIVE + """
+done = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: (market.stop(), done.set()))
+ready()
+done.wait()
+assert not [t for t in threading.enumerate() if t is not threading.main_thread()], threading.enumerate()
+"""
+    with Script(text, sim.url, sim.rest_url) as script:
+        script.wait_ready()
+        script.send(signal.SIGTERM)
+        assert script.end() == (0, "")
+
+
+ENDS = {
+    "busy": LIVE + "ready()",
+    "without a reference": LIVE + "del market\nready()",
+    "sys.exit": LIVE + "ready()\nsys.exit(0)",
+    "streams alone": HEAD + """
+streams = [Binance(["BTC-USDT"], **URLS) for _ in range(5)]
+for stream in streams: stream.start()
+while any(stream.waiting_for() for stream in streams): time.sleep(0.01)
+ready()
+""",
+    "just started": HEAD + "Binance(['BTC-USDT'], **URLS).start()\nready()",
+    "never started": HEAD + "stream = Binance(['BTC-USDT'], **URLS)\nready()",
+    "in back-off": HEAD + """
+stream = Binance(["BTC-USDT"], url="ws://127.0.0.1:9")
+stream.start()
+while stream.state != "backoff": time.sleep(0.01)
+ready()
+""",
+    "paused": LIVE + "market.pause()\nready()",
+    "resolving": HEAD + """
+socket.getaddrinfo = lambda *a, **k: time.sleep(60)
+stream = Binance(["BTC-USDT"], url="ws://never.example:1")
+stream.start()
+while not any("resolver" in t.name for t in threading.enumerate()): time.sleep(0.01)
+ready()
+""",
+    "a handler that hangs": LIVE + """
+entered = threading.Event()
+market.on(r"binance.*", lambda event: (entered.set(), time.sleep(60)))
+entered.wait(20)
+ready()
+""",
+    "an inline handler that hangs": LIVE + """
+entered = threading.Event()
+market.on(r"binance\\.book.*", lambda event: (entered.set(), time.sleep(60)), policy="inline")
+entered.wait(20)
+ready()
+""",
+    "a submitted call that hangs": LIVE + "market.submit(time.sleep, 60)\nready()",
+    "a thread that reads": LIVE + """
+def read():
+    seen = None
+    while True:
+        seen = market.store.wait(seen, 1)
+        market.store.orderbooks["binance"]["BTC-USDT"].view()
+threading.Thread(target=read, daemon=True).start()
+ready()
+""",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_interpreter_ends_without_stop(name: str, sim: BinanceSim) -> None:
+    with Script(ENDS[name], sim.url, sim.rest_url) as script:
+        script.wait_ready()
+        code, error = script.end()
+        assert code == 0
+        assert [line for line in error.splitlines() if "could not connect" not in line] == []
+    wait_until(lambda: clients(sim) == 0)
+
+
+def test_an_upgrade_that_hangs_does_not_hold_up_the_end(sim: BinanceSim) -> None:
+    sim.plan(Fault.NEVER_UPGRADE)
+    text = HEAD + "Binance(['BTC-USDT'], **URLS).start()\nsys.stdin.readline()\nready()"
+    with Script(text, sim.url, sim.rest_url) as script:
+        wait_until(lambda: sim.struck["never_upgrade"], 20)
+        assert script.process.stdin is not None
+        script.process.stdin.write("\n")
+        script.process.stdin.flush()
+        script.wait_ready()
+        assert script.end() == (0, "")
+
+
+def test_an_exception_in_the_block_is_shown_alone(sim: BinanceSim) -> None:
+    text = HEAD + """
+with StreamManager() as market:
+    market.start("binance", ["BTC-USDT"], **URLS)
+    market.wait_ready(20)
+    ready()
+    raise ValueError("of the user")
+"""
+    with Script(text, sim.url, sim.rest_url) as script:
+        script.wait_ready()
+        code, error = script.end()
+    assert code == 1 and error.count("Traceback") == 1
+    assert error.strip().endswith("ValueError: of the user")
+
+
+# -- forks ----------------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Fork, and do ``work`` in the child; it must end well, and soon."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)     # of forking with threads: that is the point
+        pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            signal.alarm(10)
+            work()
+            code = 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, "hung" if status == signal.SIGALRM else f"status {status}"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_reads_what_was_there_and_its_streams_are_stopped(sim: BinanceSim) -> None:
+    stream = Binance(["BTC-USDT"], ["book", "trades", "quotes"], url=sim.url, rest_url=sim.rest_url)
+    stream.on(r".*", lambda event: None)
+    stream.start()
+    try:
+        wait_live(stream)
+
+        def child() -> None:
+            assert not stream.is_alive() and stream.state == "stopped"
+            book = stream.store.orderbooks["binance"]["BTC-USDT"]
+            with stream.store.lock:
+                assert book.view()["bids"] == book["bids"]
+            assert book.depth(5)[0] and book.spread > 0
+            assert stream.store.last_update and len(stream.store.trades["binance"]["BTC-USDT"]) >= 0
+            assert stream.status()["running"] is False
+            stream.store.wait(stream.store.last_update, 0.01)
+            stream.subscribe("ETH-USDT", ["trades"])
+            stream.on(r"x", lambda event: None)
+            assert stream.stop() is True
+
+        for _ in range(25):
+            in_child(child)
+        assert stream.is_alive()
+        seen = stream.store.last_update
+        assert stream.store.wait(seen, 5) != seen
+        assert stream.status()["errors"] == 0, "the child has not touched the parent's connection"
+    finally:
+        assert stream.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_may_start_its_copy(sim: BinanceSim) -> None:
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    stream.start()
+    try:
+        wait_live(stream)
+
+        def child() -> None:
+            stream.start()
+            wait_live(stream)
+            assert stream.stop() is True
+
+        for _ in range(5):
+            in_child(child)
+        assert stream.status()["errors"] == 0 and stream.is_alive()
+    finally:
+        assert stream.stop()
+
+
+# -- nothing piles up -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unlogged() -> Iterator[None]:
+    """Without log records: the test runner keeps them all."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+@pytest.mark.parametrize("kind", [BinanceSim, HuobiSim])
+def test_1000_reconnects_leave_nothing_behind(kind: Any, connect: Callable[..., Stream],
+                                              unlogged: None) -> None:
+    count = 1000 if kind is BinanceSim else 200
+    with kind(["BTCUSDT"], rate=50.0, levels=20) as sim:
+        faults = [Fault.RESET, Fault.DROP, Fault.CLOSE, Fault.REFUSE, Fault.REJECT(status=503)]
+        from .conftest import KINDS
+        stream = connect(sim, kind=with_limits(KINDS[kind], connects=(10 ** 6, 1.0)),
+                         backoff=Backoff(base=0.0005, cap=0.001, healthy_after=0.0))
+        wait_live(stream)
+        tracemalloc.start()
+        try:
+            before = None
+            for done in range(0, count + 1, count // 5):
+                sim.plan(*faults * (count // 5 // len(faults)))
+                target = sim.accepted + count // 5
+                sim.inject(Fault.RESET)
+                wait_until(lambda: sim.accepted >= target, 60)
+                wait_until(lambda: not stream.waiting_for() and stream.state == "live", 20)
+                wait_until(lambda: len(sim.peers()) <= 3, 20)
+                sim.requests.clear()
+                gc.collect()
+                now = (threading.active_count(), descriptors(), len(gc.get_objects()),
+                       tracemalloc.get_traced_memory()[0])
+                if before is None:      # the first rounds fill caches and bounded histories
+                    before = now
+            assert before is not None
+            assert now[0] <= before[0] + 3, "threads"       # of the simulator's connections, and REST
+            assert now[1] <= before[1] + 6, "descriptors"
+            assert now[2] <= before[2] * 1.05 + 1000, "objects"
+            assert now[3] <= before[3] + 600_000, "bytes"
+            assert stream.feed.counters.errors >= count
+        finally:
+            tracemalloc.stop()
+        assert stream.stop()
+
+
+def test_starting_and_stopping_leaves_nothing_behind(unlogged: None) -> None:
+    with BinanceSim(["BTCUSDT"], rate=50.0, levels=20) as sim, RawPeer():
+        stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+        threads = threading.active_count()
+        sizes = []
+        for _ in range(60):
+            stream.start()
+            wait_live(stream)
+            assert stream.stop()
+            wait_until(lambda: not sim.peers())
+            sim.requests.clear()
+            gc.collect()
+            sizes.append((threading.active_count(), descriptors(), len(gc.get_objects())))
+        assert max(size[0] for size in sizes) <= threads + 2
+        assert sizes[-1][1] <= sizes[9][1]
+        assert sizes[-1][2] <= sizes[9][2] + 300
