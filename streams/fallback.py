@@ -7,6 +7,8 @@ Threads: any, for everything; calls may block on the network, so never from a st
 
 from __future__ import annotations
 
+import copy
+import math
 import threading
 import time
 from collections import deque
@@ -36,18 +38,30 @@ REST_PATIENCE = 5.0                             # seconds one REST call may take
 SETTLED = 2.0           # seconds the stream must have been fresh again before it is relied on anew
 
 
+class _Trust:
+    """How far the stream is relied on, by those who ask for data of about the same age."""
+
+    __slots__ = ("fell_back", "fresh_since")
+
+    def __init__(self) -> None:
+        self.fell_back = False              # the stream was not fresh when last asked
+        self.fresh_since: float | None = None
+
+
 class _Key:
     """What is remembered of one kind of data of one symbol."""
 
-    __slots__ = ("cached", "cached_at", "pending", "fell_back", "fresh_since", "prices")
+    __slots__ = ("cached", "pending", "trust", "prices")
 
     def __init__(self) -> None:
         self.cached: Any = None             # the last answer that did not come from the stream
-        self.cached_at = 0.0                # monotonic
         self.pending: Future[Any] | None = None
-        self.fell_back = False              # the stream was not fresh when last asked
-        self.fresh_since: float | None = None
+        self.trust: dict[int, _Trust] = {}  # who asks for a tenth of a second is not who asks for ten
         self.prices: deque[tuple[float, float]] = deque(maxlen=100)     # (when, price) of good answers
+
+    def trust_at(self, age: float) -> _Trust:
+        """That of callers who ask for this age, give or take a factor of two."""
+        return self.trust.setdefault(math.frexp(age)[1], _Trust())
 
 
 class Fallback:
@@ -109,75 +123,81 @@ class Fallback:
             raise ConfigurationError(f"max_age={max_age!r}: it must be more than 0 seconds")
         with self._lock:
             key = self._keys.setdefault((kind, exchange, symbol), _Key())
-        streamed: A | None = None
+        limit = _Limit(age)
         why: list[str] = []
-        try:
-            streamed = self._believable(key, read(exchange, symbol, age), exchange)
-        except StreamsError as error:
-            why.append(f"stream: {error}")
-        if self._rely_on_stream(key, streamed is not None):
+        streamed = self._streamed(key, exchange, symbol, age, read, why)
+        if self._rely_on_stream(key.trust_at(age), streamed is not None):
             assert streamed is not None
             return streamed
-        answer = self._cached(key, age, shape) or self._ask_once(key, exchange, symbol, rest, shape, why)
+        answer = self._ask_once(key, exchange, symbol, limit, rest, shape, why)
+        if answer is None and streamed is not None:
+            # Not settled yet, but better than nothing; that took a while, so what is there now is asked for.
+            answer = self._streamed(key, exchange, symbol, age, read, why)
         if answer is not None:
             return answer
-        if streamed is not None:
-            return streamed                     # not settled yet, but better than nothing
         raise StaleData(f"{exchange} {symbol}: no fresh {kind}; {'; '.join(why)}")
 
-    def _rely_on_stream(self, key: _Key, fresh: bool) -> bool:
+    def _streamed(self, key: _Key, exchange: str, symbol: str, age: float,
+                  read: Callable[[str, str, float], A], why: list[str]) -> A | None:
+        try:
+            return self._believable(key, read(exchange, symbol, age), exchange)
+        except StreamsError as error:
+            why.append(f"stream: {error}")
+            return None
+
+    def _rely_on_stream(self, trust: _Trust, fresh: bool) -> bool:
         """Whether the stream answers; after a fall-back only once it has been fresh for a while."""
         now = time.monotonic()
         with self._lock:
             if not fresh:
-                key.fell_back, key.fresh_since = True, None
+                trust.fell_back, trust.fresh_since = True, None
                 return False
-            if not key.fell_back:
+            if not trust.fell_back:
                 return True
-            key.fresh_since = now if key.fresh_since is None else key.fresh_since
-            if now - key.fresh_since < SETTLED:
+            trust.fresh_since = now if trust.fresh_since is None else trust.fresh_since
+            if now - trust.fresh_since < SETTLED:
                 return False
-            key.fell_back = False
+            trust.fell_back = False
             return True
 
-    def _cached(self, key: _Key, age: float, shape: type[A]) -> A | None:
-        with self._lock:
-            fresh = key.cached is not None and time.monotonic() - key.cached_at <= age
-            return key.cached if fresh and isinstance(key.cached, shape) else None
-
-    def _ask_once(self, key: _Key, exchange: str, symbol: str, rest: Callable[[str, str], A],
-                  shape: type[A], why: list[str]) -> A | None:
-        """Ask the providers; those who come meanwhile wait for the same answer."""
-        with self._lock:
-            pending = key.pending
-            mine = pending is None
-            if pending is None:
-                pending = key.pending = Future()
-        if not mine:
-            answer, reasons = pending.result()
-            why.extend(reasons)
-            return answer  # type: ignore[no-any-return]
+    def _ask_once(self, key: _Key, exchange: str, symbol: str, limit: _Limit,
+                  rest: Callable[[str, str], A], shape: type[A], why: list[str]) -> A | None:
+        """What is kept, if it is fresh; else ask the providers. Those who come meanwhile wait for the same
+        answer."""
+        while True:
+            with self._lock:
+                if key.cached is not None and not limit.broken_by(key.cached):
+                    return key.cached  # type: ignore[no-any-return]
+                others = key.pending
+                if others is None:
+                    pending = key.pending = Future()
+                    break
+            answer, reasons = others.result()
+            if answer is None or not limit.broken_by(answer):   # else they were content with less
+                why.extend(reasons)
+                return answer  # type: ignore[no-any-return]
         answer = None
         try:
-            answer = self._ask(key, exchange, symbol, rest, shape, why)
+            answer = self._ask(key, exchange, symbol, limit, rest, shape, why)
             return answer
         finally:
             with self._lock:
                 key.pending = None
                 if answer is not None:
-                    key.cached, key.cached_at = answer, time.monotonic()
+                    key.cached = answer
             pending.set_result((answer, list(why)))
 
-    def _ask(self, key: _Key, exchange: str, symbol: str, rest: Callable[[str, str], A],
+    def _ask(self, key: _Key, exchange: str, symbol: str, limit: _Limit, rest: Callable[[str, str], A],
              shape: type[A], why: list[str]) -> A | None:
         for provider in self._providers:
             name = provider if isinstance(provider, str) else getattr(provider, "__name__", repr(provider))
             try:
                 given = rest(exchange, symbol) if isinstance(provider, str) else provider(exchange, symbol)
                 answer = _shaped(given, shape, exchange, symbol, name)
-                if answer is not None:
+                wrong = "nothing" if answer is None else limit.broken_by(answer)
+                if answer is not None and not wrong:
                     return self._believable(key, answer, exchange)
-                why.append(f"{name}: nothing")
+                why.append(f"{name}: {wrong}")
             except Exception as error:          # a provider is the user's code
                 why.append(f"{name}: {error}")
         return None
@@ -218,8 +238,9 @@ class Fallback:
         request = venue.orderbook_request(symbol)
         if request is None:
             raise NoData(f"{exchange} has no order book by REST")
+        body = rest.get(request, REST_PATIENCE)
         now = time.time_ns()
-        book = venue.orderbook_answer(symbol, rest.get(request, REST_PATIENCE), now)
+        book = venue.orderbook_answer(symbol, body, now)
         return BookView(
             exchange, symbol, tuple(sorted((level for level in book.bids if level[1]), reverse=True)),
             tuple(sorted(level for level in book.asks if level[1])), last_update=now,
@@ -232,10 +253,29 @@ def _shaped(given: Any, shape: type[A], exchange: str, symbol: str, name: str) -
     if isinstance(given, (int, float, Decimal)) and not isinstance(given, bool) and shape is Ticker:
         given = Ticker(exchange=exchange, symbol=symbol, received=time.time_ns(), last=given)
     if isinstance(given, Ticker) and given.source == "stream":
-        given = msgspec.structs.replace(given, source=name)
+        given = msgspec.structs.replace(given, source=name, received=given.received or time.time_ns())
+    if isinstance(given, BookView) and given.source == "stream":
+        given = copy.copy(given)
+        given.source = name
     if given is not None and not isinstance(given, shape):
         raise ConfigurationError(f"a provider gives a {shape.__name__}, not {type(given).__name__}")
     return given
+
+
+class _Limit:
+    """How old an answer may be: ``age`` seconds, or it must have come since the question was asked."""
+
+    def __init__(self, age: float) -> None:
+        self._age = age
+        self._asked = time.time_ns()
+
+    def broken_by(self, answer: Answer) -> str:
+        """What is wrong with the age of an answer; "" when nothing is."""
+        stamp = answer.received if isinstance(answer, Ticker) else answer["last_update"]
+        if stamp is None:
+            return "it does not say how old it is"
+        age = (time.time_ns() - stamp) / 1e9
+        return "" if age <= self._age or stamp >= self._asked else f"it is {age:.1f} s old"
 
 
 def _look_at(answer: Answer) -> tuple[float | None, str]:
@@ -245,7 +285,7 @@ def _look_at(answer: Answer) -> tuple[float | None, str]:
     else:
         (bid, ask), last = ((side[0] if side else None) for side in answer.touch), None
     for value in (bid, ask, last):
-        if value is not None and not 0 < value < Decimal("1e300"):
+        if value is not None and not (math.isfinite(value) and 0 < value < Decimal("1e300")):
             return None, f"a price of {value}"
     if bid is not None and ask is not None and bid > ask:
         return None, f"crossed: bid {bid} above ask {ask}"

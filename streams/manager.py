@@ -350,19 +350,26 @@ class StreamManager:
 
         Raises:
             StaleData: Nobody has a fresh and plausible one; the message says what each had.
+            ConfigurationError: No such exchange; or called on a stream's own thread.
         """
         _not_on_a_stream("ticker")
-        return self.fallback.ticker(exchange, symbol, max_age)
+        return self.fallback.ticker(self._known(exchange), symbol, max_age)
 
     def orderbook(self, exchange: str, symbol: str, max_age: float | None = None) -> BookView:
         """A fresh order book, likewise."""
         _not_on_a_stream("orderbook")
-        return self.fallback.orderbook(exchange, symbol, max_age)
+        return self.fallback.orderbook(self._known(exchange), symbol, max_age)
 
     def rest(self, exchange: str) -> ExchangeSession:
         """A ready ``requests.Session`` for calls of your own to that exchange: its proxy and TLS, time-outs,
         rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler."""
         return self._rest_side(exchange)[1].session()
+
+    def _known(self, exchange: str) -> str:
+        """The name of an exchange in the store: its own, or that of a stream of the user's."""
+        if exchange in self.store.tickers or exchange in self.store.orderbooks:
+            return exchange
+        return stream_class(exchange).venue.name
 
     def _rest_side(self, exchange: str) -> tuple[Venue, Rest]:
         """Venue and REST client of an exchange, whether its streams were started or not."""
