@@ -212,10 +212,10 @@ def test_removed_levels_do_not_pile_up() -> None:
 
 def test_a_side_alone() -> None:
     side = Side(bids=False)
-    side.rebuild()
+    side.rebuild(1)
     assert side.best() is None and side.top(5) == () == side.sorted()
     side.replace([(2.0, 1.0), (1.0, 0.0), (3.0, 1.0)])
-    side.rebuild()
+    side.rebuild(5)
     assert side.best() == (2.0, 1.0) and side.top(5) == ((2.0, 1.0), (3.0, 1.0)) == side.sorted()
     side.write([(2.0, 0.0), (3.0, 0.0)])
     assert side.best() is None and side.top(1) == ()
