@@ -19,6 +19,7 @@ from .alpaca import AlpacaSim
 from .binance import BinanceFuturesSim, BinanceSim
 from .huobi import HuobiSim
 from .itch import ItchSim
+from .kraken import KrakenSim
 from .longpoll import LongPollSim
 from .polygon import PolygonSim
 from .server import LoopbackServer
@@ -59,6 +60,8 @@ _KINDS: Mapping[str, _Kind] = {
     "binance-futures": _Kind(
         lambda s, seed, rate: BinanceFuturesSim(s, seed=seed, rate=rate), _COINS, _joined),
     "huobi": _Kind(lambda s, seed, rate: HuobiSim(s, seed=seed, rate=rate), _COINS, _joined),
+    "kraken": _Kind(lambda s, seed, rate: KrakenSim(s, seed=seed, rate=rate), ("BTC-USD", "ETH-USD"),
+                    _slashed),
     "alpaca": _Kind(lambda s, seed, rate: AlpacaSim(s, seed=seed, rate=rate), _STOCKS, str.upper, _ACCOUNT),
     "alpaca-crypto": _Kind(lambda s, seed, rate: AlpacaSim(s, seed=seed, rate=rate),
                            ("BTC-USD", "ETH-USD"), _slashed, _ACCOUNT),
