@@ -228,6 +228,9 @@ def test_versions_and_extras_are_those_of_the_package() -> None:
     assert re.findall(r"^CPython +(.+)$", supported, re.MULTILINE) == [", ".join(declared)]
     named = set(words(supported)) - {"longpoll-xml", "pip install '.[cli,redis]'"}
     assert named == set(SETUP["options.extras_require"])
+    needed, = re.findall(r"^needs +(.+)$", supported, re.MULTILINE)
+    required = re.findall(r"^[\w-]+", SETUP["options"]["install_requires"], re.MULTILINE)
+    assert re.findall(r"[\w-]+(?=[,;]|$)", needed) == required
 
 
 def test_everything_it_names_is_there() -> None:
