@@ -88,11 +88,11 @@ class Rest:
         takes longer than all the rest of this package."""
         with self._turn:
             self._check_open()
-            if self._session is None:
+            if self._session is None or self._session.aborted:      # its user has closed the last one
                 from .restsession import ExchangeSession
                 self._session = ExchangeSession(
-                    self.base_url, self._headers, lambda: self.wait_turn(1), proxy=self._proxy,
-                    sslopt=self._sslopt)
+                    self.base_url, self._headers, lambda: self.wait_turn(1), self.hold_off,
+                    proxy=self._proxy, sslopt=self._sslopt)
             return self._session
 
     def _own(self) -> AbortableSession:
@@ -178,12 +178,16 @@ class Rest:
                 self._turn.wait(wait)
             self._check_open()
 
+    def hold_off(self, seconds: float) -> None:
+        """The server wants no calls for so long. Every further one would lengthen a ban, so all of them
+        wait."""
+        with self._turn:
+            self._not_before = max(self._not_before, time.monotonic() + seconds)
+
     def _refused(self, request: RestRequest, answer: Answer) -> RestRefused:
         retry_after = answer.retry_after or 0.0
         if answer.status in (418, 429):
-            # Every further call would lengthen the ban, so all of them wait.
             retry_after = retry_after or DEFAULT_RETRY
-            with self._turn:
-                self._not_before = max(self._not_before, time.monotonic() + retry_after)
+            self.hold_off(retry_after)
         said = self._clean(answer.body[:300].decode("utf-8", "replace"))[:80]
         return RestRefused(f"{request.path}: HTTP {answer.status} {said!r}", answer.status, retry_after)

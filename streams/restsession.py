@@ -18,6 +18,7 @@ __all__ = ["ExchangeSession"]
 ATTEMPTS = 3
 PAUSE = 0.25                    # seconds before the second attempt; doubles
 LONGEST_RETRY_AFTER = 30.0      # seconds; a server that wants more gets its answer shown instead
+_PORTS = {"http": 80, "https": 443}
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
@@ -32,22 +33,25 @@ class ExchangeSession(AbortableSession):
        429 (whose Retry-After is obeyed);
      * every call has time-outs, and ends when the manager stops.
 
-    Credentials go to the exchange only, whatever other addresses the session is used for.
+    Credentials go to the exchange only, whatever other addresses the session is used for, or sent to by
+    a redirect.
 
     Args:
         base_url: Scheme, host, port of the exchange.
         headers: Credentials.
         turn: Called before each call to the exchange; waits for room in the limit.
+        hold_off: Told how many seconds the exchange wants to hear nothing from us.
         options: As for :class:`AbortableSession`.
     """
 
     def __init__(self, base_url: str, headers: Mapping[str, str], turn: Callable[[], None],
-                 **options: Any) -> None:
+                 hold_off: Callable[[float], None], **options: Any) -> None:
         super().__init__(**options)
         self._base = base_url
         self._origin = _origin(base_url)
         self._credentials = dict(headers)
         self._turn = turn
+        self._hold_off = hold_off
 
     def __repr__(self) -> str:
         return f"<ExchangeSession of {public_url(self._base)}>"
@@ -59,20 +63,21 @@ class ExchangeSession(AbortableSession):
         ours = _origin(url) == self._origin
         if ours:
             kwargs["headers"] = {**self._credentials, **(kwargs.get("headers") or {})}
-            # A redirect could carry them elsewhere, so it is the caller's to follow.
-            kwargs.setdefault("allow_redirects", not self._credentials)
         attempts = ATTEMPTS if method.upper() in _REPEATABLE else 1
         for attempt in range(1, attempts + 1):
             if ours:
                 self._turn()
             try:
                 response = super().request(method, url, *args, **kwargs)
-            except (OSError, TransportError):
-                if attempt == attempts or self.aborted:
-                    raise
+            except (OSError, TransportError) as error:
+                if attempt == attempts or self.aborted or isinstance(error, ValueError):
+                    raise               # a ValueError: no URL that can be asked
                 pause = PAUSE * 2.0 ** (attempt - 1)
             else:
-                pause = retry_after_of(response.headers) or PAUSE * 2.0 ** (attempt - 1)
+                asked = retry_after_of(response.headers)
+                pause = asked or PAUSE * 2.0 ** (attempt - 1)
+                if asked and ours and response.status_code in (418, 429):
+                    self._hold_off(asked)
                 if (response.status_code not in _PASSING or attempt == attempts
                         or pause > LONGEST_RETRY_AFTER):
                     return response
@@ -80,11 +85,22 @@ class ExchangeSession(AbortableSession):
             self._sleep(pause)
         raise AssertionError("unreachable")  # pragma: no cover
 
+    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+        """See ``requests.Session.rebuild_auth``: what becomes of credentials when a redirect is followed."""
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+        if _origin(prepared_request.url) != self._origin:
+            for name in self._credentials:
+                prepared_request.headers.pop(name, None)
+
     def _sleep(self, seconds: float) -> None:
         """Wait, but not once the session is aborted."""
         self.ended.wait(seconds)
 
 
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port. A URL that is none has none of them, and requests will say so."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return "", None, None

@@ -72,7 +72,7 @@ def provider(value: Any, calls: list[Any] | None = None) -> Callable[[str, str],
     return backup
 
 
-# -- REST where there is no stream ------------------------------------------------------------------------
+# -- REST where there is no stream --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", TICKERS.values(), ids=TICKERS)
@@ -121,7 +121,7 @@ def test_what_no_rest_gives(manager: Market, stack: Stack) -> None:
         market.ticker("polygon", "ESZ6", max_age=0)
 
 
-# -- the stream while it is fresh ------------------------------------------------------------------------
+# -- the stream while it is fresh ---------------------------------------------------------------------
 
 
 def test_from_the_stream_then_by_rest_then_from_the_stream(
@@ -234,7 +234,7 @@ def test_old_by_the_time_that_others_have_failed(manager: Market, monkeypatch: p
     assert isinstance(results[0], StaleData) and "too old" in str(results[0])
 
 
-# -- providers ---------------------------------------------------------------------------------------------
+# -- providers ----------------------------------------------------------------------------------------
 
 
 def test_providers_in_their_order(sim: BinanceSim, manager: Market) -> None:
@@ -348,7 +348,7 @@ def test_the_streams_own_nonsense_is_refused(bid: str, ask: str, manager: Market
     assert market.fallback.refused == metrics.get("implausible", exchange="alpaca") == 1
 
 
-# -- calls ----------------------------------------------------------------------------------------------------
+# -- calls --------------------------------------------------------------------------------------------
 
 
 def test_many_misses_are_one_call(manager: Market, stack: Stack) -> None:
