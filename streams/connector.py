@@ -32,6 +32,7 @@ __all__ = ["Connector", "Way"]
 
 log = logging.getLogger("streams.stream")
 
+REPORT = 0.5            # seconds between two reports to the metrics while there is no connection
 LONGEST_LOOK = 60.0     # seconds between two looks at a schedule: the wall clock may be set meanwhile
 
 
@@ -189,7 +190,13 @@ class Connector:
 
     def _wait(self, seconds: float | None) -> None:
         """Wait, but not when somebody wants something."""
-        self._poke.wait(seconds)
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            slices = self.feed.measured and (left is None or left > REPORT)
+            if self._poke.wait(REPORT if slices else left) or not slices:
+                break
+            self.feed.report()
         self._poke.clear()
         with self.control:
             self._follow()
@@ -248,6 +255,7 @@ class Connector:
 
     def _judge(self, session: Session, closed: Closed) -> float | None:
         """What the end of a connection means: seconds to wait, or None to give up."""
+        self.feed.report()
         verdict = session.verdict or self._verdict(closed)
         reason = self.feed.clean(str(verdict.error)) if verdict is not None else "closed"
         self.feed.mark("stale", reason)

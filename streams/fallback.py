@@ -22,7 +22,7 @@ import msgspec
 from .book import BookView
 from .errors import ConfigurationError, NoData, StaleData, StreamsError
 from .events import Number, Ticker
-from .metrics import Metrics
+from .metrics import Guarded, Metrics
 from .rest import Rest
 from .store import Store
 from .venue import Venue
@@ -94,7 +94,7 @@ class Fallback:
         self.refused = 0
         self._store = store
         self._side = side
-        self._metrics = metrics
+        self._metrics = Guarded(metrics)
         self._providers = tuple(providers)
         self._ttl = {**DEFAULT_TTL, **(ttl or {})}
         self._max_jump = max_jump

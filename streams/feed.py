@@ -15,7 +15,7 @@ from typing import Any
 from .book import OrderBook
 from .events import BookUpdate, Event, Gap, StatusChange
 from .handlers import Handlers, Listener
-from .metrics import Metrics
+from .metrics import Guarded, Metrics, NoMetrics
 from .sequencing import RULES, BookKeeper
 from .sinks import Sink, sink_for
 from .store import Store, Table
@@ -74,7 +74,11 @@ class Feed:
         self.facts = facts
         self.store = store
         self.handlers = handlers
-        self.metrics = metrics
+        self.metrics = Guarded(metrics)
+        self.measured = not isinstance(metrics, NoMetrics)
+        self.bytes = 0                          # of messages; counted if somebody measures
+        self.last_data: float | None = None     # monotonic seconds of the last message with data
+        self._reported = {"messages": 0, "bytes": 0}
         self.clean = clean
         self.writer = store.writer()
         self.subscriptions = Subscriptions()
@@ -92,6 +96,25 @@ class Feed:
         """Add to a counter, here and in the metrics."""
         setattr(self.counters, name, getattr(self.counters, name) + value)
         self.metrics.inc(name, value, exchange=self.exchange, stream=self.name)
+
+    def age(self) -> float | None:
+        """Seconds since the last message with data; None before the first. Threads: any."""
+        last = self.last_data
+        return None if last is None else time.monotonic() - last
+
+    def report(self) -> None:
+        """Pass on what is only counted where it happens, and have the handlers do so. Threads: the
+        stream's, several times a second while connected, now and then while not."""
+        if not self.measured:
+            return
+        labels = {"exchange": self.exchange, "stream": self.name}
+        for name, total in (("messages", self.counters.messages), ("bytes", self.bytes)):
+            self.metrics.inc(name, total - self._reported[name], **labels)
+            self._reported[name] = total
+        age = self.age()
+        if age is not None:
+            self.metrics.set_gauge("last_message_age_seconds", age, **labels)
+        self.handlers.report()
 
     # -- routes -----------------------------------------------------------------------------------
 

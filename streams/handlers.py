@@ -24,7 +24,7 @@ from typing import Any, TypeVar, overload
 from .errors import ConfigurationError
 from .events import StatusChange
 from .forking import tell_after_fork
-from .listeners import ENDING, FINISHING, OPEN, Handler, Listener
+from .listeners import ENDING, FINISHING, OPEN, REPORT_EVERY, Handler, Listener
 from .metrics import Metrics, NoMetrics
 from .queues import KINDS, Block
 
@@ -60,6 +60,7 @@ class Handlers:
         self._listeners: tuple[Listener, ...] = ()
         self._leaving: list[tuple[Listener, threading.Thread]] = []
         self._closers: list[int] = []
+        self._report_after = 0.0
         self._mode = OPEN
         self._tap: Any = None
         tell_after_fork(self)
@@ -172,6 +173,15 @@ class Handlers:
         """One dict per registration: ``name pattern policy queued handled dropped conflated errors
         seconds slowest running`` (times in seconds). Threads: any."""
         return [listener.status() for listener in self._listeners]
+
+    def report(self) -> None:
+        """Tell the metrics how the handlers are, about once a second: one that is stuck does not tell it
+        itself. Threads: any."""
+        now = time.monotonic()
+        if now >= self._report_after:
+            self._report_after = now + REPORT_EVERY
+            for listener in self._listeners:
+                listener.report()
 
     def unblock(self, thread_id: int) -> None:
         """From now on, no offer of that thread waits under the policy ``block``, and one that waits

@@ -7,14 +7,20 @@ counters only rise, gauges say what is.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 from .errors import ConfigurationError, MissingDependency
 
-__all__ = ["METRICS", "InMemoryMetrics", "Metric", "Metrics", "NoMetrics", "PrometheusMetrics"]
+__all__ = ["METRICS", "Guarded", "InMemoryMetrics", "Metric", "Metrics", "NoMetrics", "PrometheusMetrics"]
+
+log = logging.getLogger("streams.metrics")
+
+LOG_EVERY = 60.0        # seconds between two log records about metrics that raise
 
 
 class Metric(NamedTuple):
@@ -36,6 +42,7 @@ METRICS: Mapping[str, Metric] = {
     "bytes": Metric("counter", _STREAM, "Bytes of messages received."),
     "errors": Metric("counter", _STREAM, "Connections lost or refused."),
     "malformed": Metric("counter", _STREAM, "Messages that could not be understood."),
+    "notices": Metric("counter", _STREAM, "Warnings of the venue."),
     "gaps": Metric("counter", _STREAM, "Jumps in a venue's sequence."),
     "resyncs": Metric("counter", _STREAM, "Order books that had to be rebuilt."),
     "checksum_failures": Metric("counter", _STREAM, "Order books that failed the venue's checksum."),
@@ -71,6 +78,37 @@ class NoMetrics:
 
     def set_gauge(self, name: str, value: float, **labels: str) -> None:
         """Do nothing. Threads: any."""
+
+
+class Guarded:
+    """Somebody's metrics, kept from raising: what goes wrong in them is logged, not let into the streams.
+
+    Threads: any.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._log_after = 0.0
+
+    def inc(self, name: str, value: float = 1, **labels: str) -> None:
+        """See :class:`Metrics`."""
+        try:
+            self._metrics.inc(name, value, **labels)
+        except Exception:
+            self._failed(name)
+
+    def set_gauge(self, name: str, value: float, **labels: str) -> None:
+        """See :class:`Metrics`."""
+        try:
+            self._metrics.set_gauge(name, value, **labels)
+        except Exception:
+            self._failed(name)
+
+    def _failed(self, name: str) -> None:
+        now = time.monotonic()
+        if now >= self._log_after:
+            self._log_after = now + LOG_EVERY
+            log.exception("metric %r could not be reported", name)
 
 
 class InMemoryMetrics:

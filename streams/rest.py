@@ -15,7 +15,7 @@ from .backoff import RollingWindow
 from .credentials import scrubber, secret_headers, secrets_of
 from .errors import StreamsError, TransportError
 from .forking import tell_after_fork
-from .metrics import Metrics, NoMetrics
+from .metrics import Guarded, Metrics, NoMetrics
 from .pool import Pool
 from .venue import RestRequest
 
@@ -68,7 +68,7 @@ class Rest:
         self._clean = scrubber(*secret_headers(self._headers), *secrets_of(base_url))
         self._proxy = proxy
         self._sslopt = sslopt
-        self._metrics = metrics or NoMetrics()
+        self._metrics = Guarded(metrics or NoMetrics())
         self._window = RollingWindow(*limit)
         self._turn = threading.Condition()
         self._not_before = 0.0              # monotonic: the server asked us to stay away until then

@@ -99,7 +99,6 @@ class Session:
         self._unanswered = 0
         self._malformed_shown = 0
         self._next_look = 0.0
-        self._reported = feed.counters.messages
         venue.session.apply = self._signals.append
 
     # -- other threads ---------------------------------------------------------------------------
@@ -171,10 +170,12 @@ class Session:
         finally:
             lock.release()
         feed.counters.messages += len(messages)
+        if feed.measured:
+            feed.bytes += sum(map(len, messages))
         health = self._health
         health.last_life = time.monotonic()
         if len(messages) > len(self._signals) - signals:        # not only pings and answers
-            health.last_data = health.last_life
+            feed.last_data = health.last_data = health.last_life
         store = feed.store
         if store.waiters:
             store.notify()
@@ -219,28 +220,14 @@ class Session:
             self._refresher.tick(now)
         if now >= self._next_look:
             self._next_look = now + TICK
-            self._report(now)
+            self.feed.report()
             self._health.look(now, self._ready)
             if self._until is not None and time.time_ns() >= self._until:
                 self.finish()
         self._after()
         return self._pause(now)
 
-    def _report(self, now: float) -> None:
-        """Pass on what the hot path only counted."""
-        feed = self.feed
-        labels = {"exchange": feed.exchange, "stream": feed.name}
-        messages = feed.counters.messages - self._reported
-        self._reported += messages
-        feed.metrics.inc("messages", messages, **labels)
-        feed.metrics.set_gauge("last_message_age_seconds", now - self._health.last_data, **labels)
-
     # -- sending ---------------------------------------------------------------------------------
-
-    @property
-    def last_data(self) -> float:
-        """Monotonic seconds of the last message; 0.0 before the connection."""
-        return self._health.last_data
 
     @property
     def transport(self) -> Transport:

@@ -304,8 +304,6 @@ class Stream(threading.Thread):
 
     def status(self) -> dict[str, Any]:
         """How it is: state, counters, subscriptions. For people and for polling; a copy."""
-        session = self._connector.session
-        last = session.last_data if session is not None and session.last_data else None
         return {
             "name": self._title,
             "exchange": self.exchange,
@@ -313,7 +311,7 @@ class Stream(threading.Thread):
             "running": self.is_alive(),
             "since": self.lifecycle.since,
             "last_error": self.lifecycle.last_error,
-            "last_message_age": None if last is None else time.monotonic() - last,
+            "last_message_age": self.feed.age(),
             **self.feed.counters.as_dict(),
             "dropped": sum(entry["dropped"] for entry in self.handlers.status()),
             "subscriptions": self.feed.subscriptions.status(),
@@ -401,7 +399,8 @@ class Stream(threading.Thread):
     def _announce(self, previous: str, state: str, reason: str) -> None:
         log.info("%s: %s%s", self._title, state, f" ({reason})" if reason else "")
         for name, value in ((previous, 0), (state, 1)):
-            self.metrics.set_gauge("state", value, exchange=self.exchange, stream=self._title, state=name)
+            self.feed.metrics.set_gauge("state", value, exchange=self.exchange, stream=self._title,
+                                        state=name)
         self.feed.status_change("stream", state, previous=previous, reason=reason)
 
 
