@@ -118,9 +118,9 @@ def _kind(sim: Any) -> type[Stream]:
 
 def _right(sim: Any, stream: Stream, symbol: str, native: str) -> bool:
     """Whether the book is live and where the market is."""
-    if stream.waiting_for():
-        sim.advance(1)          # nothing comes by itself here
-        return False
     view = stream.store.orderbook(stream.exchange, symbol)
     truth = sim.market.book(native)
-    return bool(view["status"] == "live" and view["bids"] == truth.bids and view["asks"] == truth.asks)
+    if view["status"] == "live" and view["bids"] == truth.bids and view["asks"] == truth.asks:
+        return not stream.waiting_for()
+    sim.advance(1)          # nothing comes by itself here; the last update may have met its fault
+    return False

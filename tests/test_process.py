@@ -50,7 +50,8 @@ class Script:
         # -X faulthandler and -W error: whatever goes wrong at the end shows
         self.process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-W", "error", "-c", text, *args], cwd=ROOT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)})
         self.since = 0.0
 
     def wait_ready(self) -> None:
@@ -96,6 +97,7 @@ try:
     with StreamManager() as market:
         market.start("binance", ["BTC-USDT"], **URLS)
         market.wait_ready(20)
+        market.submit(int).result()         # its thread runs: Ctrl-C inside Thread.start() is Python's own
         ready()
         seen = None
         while True:
