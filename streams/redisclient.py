@@ -134,7 +134,10 @@ def session_class() -> Callable[..., Any]:
 
     class Session(redis.Connection):  # type: ignore[misc,name-defined]
         def __init__(self, plug: Callable[[], Plug], **options: Any) -> None:
-            super().__init__(**{**options, "protocol": 2, "retry": Retry(NoBackoff(), 0)})
+            # hiredis, where it is installed, would poll a socket that is not there.
+            super().__init__(**{
+                **options, "protocol": 2, "retry": Retry(NoBackoff(), 0),
+                "parser_class": redis.connection._RESP2Parser})
             self._plug = plug
 
         def _connect(self) -> Any:

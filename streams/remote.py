@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 LOOK = 0.25             # seconds between two looks at who has fallen silent
 PAGE = 200              # entries of a log that are fetched at once
-FORGOTTEN = 300.0       # seconds after which a silent line is forgotten
 LARGEST = 256 * 1024 * 1024
 # What a log says is right, but nobody knows yet whether there is more, nor whether its line still lives.
 _UNHEARD = "its collector has not been heard of yet"
@@ -262,20 +261,32 @@ class RemoteStore(Store):
         return line
 
     def _begin(self, line: Line) -> None:
-        """Start in the middle of a line: from kept books, each with what happened to it since."""
+        """Start in the middle of a line: from kept books, each with what happened to it since; or from
+        its beginning, where we listened already and were only away when it began."""
+        if self._connects > 1:
+            batches = self._logged(line, 1, None)
+            if batches and batches[0].number == 1:
+                self._replay(line, batches)
+                return
         kept = self._readable(decode_kept, self._client.redis.hvals(self._keys.books(line.name)))
         if not kept:
             return
-        reached = min(one.number for one in kept)
-        batches = self._logged(line, reached + 1, None)
-        first = batches[0].number if batches else reached + 1
+        numbers = [one.number for one in kept]
+        batches = self._logged(line, min(numbers) + 1, None)
+        complete_since = (batches[0].number if batches else max(numbers) + 1) - 1
         with self._writer.lock:
-            line.number = max([one.number for one in kept])
+            line.number = max(numbers)
             for one in kept:
-                if one.number >= first - 1:         # else what happened to it since is not all there
+                if one.number >= complete_since:    # else what happened to it since is not all there
                     self._replicas.keep(line, one)
+            self._replay(line, batches)
+
+    def _replay(self, line: Line, batches: Sequence[Batch]) -> None:
+        with self._writer.lock:
             for batch in batches:
+                self._skip(line, batch.number)
                 self._replicas.apply(line, batch)
+                self._replicas.counts.filled += 1
             self._replicas.silent(line, _UNHEARD)
 
     def _catch_up(self, line: Line, number: int | None) -> None:
@@ -284,14 +295,10 @@ class RemoteStore(Store):
             return
         batches = self._logged(line, line.number + 1, number)
         with self._writer.lock:
-            for batch in batches:
-                self._skip(line, batch.number)
-                self._replicas.apply(line, batch)
-                self._replicas.counts.filled += 1
-            if number is None:
-                self._replicas.silent(line, _UNHEARD)
-            else:
+            self._replay(line, batches)
+            if number is not None:
                 self._skip(line, number)
+                self._replicas.heard(line)
 
     def _skip(self, line: Line, number: int) -> None:
         """The next batch is this one: what is before it, if anything, is missing for good."""
@@ -331,8 +338,6 @@ class RemoteStore(Store):
                 with self._writer.lock:
                     self._replicas.silent(line, f"nothing from its collector for {silence:.1f} s")
                 self.notify()
-            elif silence > FORGOTTEN:
-                del self._lines[line.name]
 
 
 class _Follower:

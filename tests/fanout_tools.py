@@ -139,7 +139,9 @@ def settled(publisher: Publisher, remote: RemoteStore) -> None:
         line = remote._lines.get(publisher.line)
         return line is not None and line.number >= publisher._number
 
-    before = publisher.status()["batches"]
-    # One whole heartbeat: what was being packed when this was called has been sent by then.
-    wait_until(lambda: publisher.status()["batches"] > before and there(), PATIENCE,
-               what=f"{publisher.status()} {remote.status()}")
+    for _ in range(2):
+        before = publisher.status()["batches"]
+        # One may be on its way already, with less in it; the next one is made after this call. (And
+        # twice that: much at once makes two batches.)
+        wait_until(lambda: publisher.status()["batches"] >= before + 2 and there(), PATIENCE,
+                   what=f"{publisher.status()} {remote.status()}")

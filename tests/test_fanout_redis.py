@@ -98,7 +98,7 @@ def test_a_newcomer_does_not_trust_what_has_a_hole(redis_server, publish, follow
         client.xtrim(Keys("streams").log(publisher.line), maxlen=0)
     remote = follow(redis_server)
     settled(publisher, remote)
-    assert {book["status"] for book in remote.orderbooks["hand"].values()} == {"syncing"}
+    assert "A" not in remote.orderbooks.get("hand", {}) or remote.orderbooks["hand"]["A"]["status"] != "live"
     source.whole("A", 100)
     settled(publisher, remote)
     assert image(remote)["books"]["A"] == image(source.store)["books"]["A"]
@@ -397,6 +397,19 @@ def test_what_a_dead_line_left_behind_is_not_live(redis_server, hand, follow):
     assert seen == {"stale"}
     line.say(Change(1, 2, 0, [], []))
     wait_until(lambda: book_of(remote)["status"] == "live", PATIENCE)
+
+
+def test_of_kept_books_only_those_count_that_are_complete(redis_server, hand, follow):
+    line = hand()
+    line.say(whole(1), logged=False)
+    for number, symbol in ((1, "A"), (3, "B")):         # batch 2 is nowhere, and may have been about A
+        kept = Kept(number, Group("x", symbol, "book", 1, 0, True, [whole(1)]))
+        line.client.hset(line.keys.books("line"), f"x {symbol}", encode(kept))
+    line.number = 3
+    remote = follow(redis_server)
+    line.say()
+    wait_until(lambda: remote.orderbooks["x"]["B"]["status"] == "live", PATIENCE)
+    assert "A" not in remote.orderbooks["x"] and remote.status()["gaps"] == 0
 
 
 def test_dead_lines_are_forgotten(redis_server, hand, follow):
