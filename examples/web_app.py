@@ -9,9 +9,9 @@ asked, because threads do not survive a fork.
 """
 import argparse
 import atexit
-import contextlib
 import functools
 import json
+import signal
 import threading
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -66,13 +66,18 @@ def main():
                                            handler_class=Quiet) as server:
         if options.demo:
             WHERE.update({exchange: sandbox.options(exchange) for exchange in BOOKS})
+        # The server swallows exceptions during a request, KeyboardInterrupt among them, so it is asked to
+        # end; by another thread, since shutdown() waits for the loop that this one runs.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
         with market():
             print(f"http://127.0.0.1:{server.server_port}/", flush=True)
             if options.seconds is not None:
-                threading.Timer(options.seconds, server.shutdown).start()
+                timer = threading.Timer(options.seconds, server.shutdown)
+                timer.daemon = True
+                timer.start()
             server.serve_forever()
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()
+    main()

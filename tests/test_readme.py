@@ -83,6 +83,12 @@ class Printed:
             raise KeyboardInterrupt
 
 
+def execute(program: str, namespace: dict[str, Any]) -> None:
+    # Compiled first: where exec() is given text, CPython takes a KeyboardInterrupt that comes out of it
+    # for the end of the process, and ends with SIGINT later on, whoever has caught it.
+    exec(compile(program, str(ROOT / "README.rst"), "exec"), namespace)
+
+
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], streams.StreamManager]]:
     """Has the package lead to simulated venues. Gives a manager class of that kind."""
@@ -119,7 +125,7 @@ def test_programs_run_as_printed(program: str, simulated: Callable[[], streams.S
             market.start("huobi", ["BTC-USDT"])
             market.wait_ready(timeout=10)
         stack.enter_context(pytest.raises(KeyboardInterrupt) if endless else contextlib.nullcontext())
-        exec(compile(program, str(ROOT / "README.rst"), "exec"), namespace)
+        execute(program, namespace)
         if "print" in program:
             wait_until(lambda: printed.lines, 10, what="a first line")
     assert "print" not in program or printed.lines
@@ -128,7 +134,7 @@ def test_programs_run_as_printed(program: str, simulated: Callable[[], streams.S
 def test_the_program_that_the_readme_opens_with_prints_books(simulated: Any) -> None:
     printed = Printed(ENOUGH)
     with pytest.raises(KeyboardInterrupt):
-        exec(blocks("python")[0][1], {"print": printed})
+        execute(blocks("python")[0][1], {"print": printed})
     for line in printed.lines:
         assert re.fullmatch(r"(binance (BTC|ETH)-USDT|huobi BTC-USDT)( \([\d.e-]+, [\d.e-]+\)){2}", line)
     assert {line.split()[0] for line in printed.lines} == {"binance", "huobi"}
