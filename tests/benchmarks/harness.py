@@ -27,9 +27,9 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def venue(**settings: Any) -> Iterator[int]:
-    """The simulated venue of :mod:`server`, as long as the block lasts; its port."""
-    process = subprocess.Popen([sys.executable, str(HERE / "server.py"), json.dumps(settings)],
+def venue(script: str = "server.py", **settings: Any) -> Iterator[int]:
+    """A simulated venue of this folder, as long as the block lasts; its port."""
+    process = subprocess.Popen([sys.executable, str(HERE / script), json.dumps(settings)],
                                stdout=subprocess.PIPE, env=environment())
     try:
         assert process.stdout is not None

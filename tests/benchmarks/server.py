@@ -23,7 +23,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -138,15 +138,19 @@ class Server:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = connection.makefile("rb")
         try:
-            while (path := upgrade(connection, stream, self.snapshot)):
-                if path == "/go":
-                    self._start_all()
+            while upgrade(connection, stream, self._answer):
+                pass
             self._converse(connection, stream)
         except (OSError, EOFError, ValueError):
             pass
         finally:
             self._waiting.pop(connection, None)
             connection.close()
+
+    def _answer(self, path: str) -> bytes:
+        if path == "/go":
+            self._start_all()
+        return self.snapshot
 
     def _converse(self, connection: socket.socket, stream: BinaryIO) -> None:
         wanted = self._waiting[connection] = []
@@ -200,8 +204,9 @@ def named(update: bytes, name: str) -> bytes:
     return update.replace(b"btcusdt", name.encode(), 1).replace(b"BTCUSDT", name.upper().encode(), 1)
 
 
-def upgrade(connection: socket.socket, stream: BinaryIO, snapshot: bytes) -> str:
-    """Answer one HTTP request: with a snapshot, then the path; or with the switch to WebSocket, then ""."""
+def upgrade(connection: socket.socket, stream: BinaryIO, answer: Callable[[str], bytes]) -> bool:
+    """Deal with one HTTP request: True when it got what ``answer`` gives for its path, False when it was
+    the switch to WebSocket."""
     first = stream.readline().decode().split()
     if not first:
         raise EOFError
@@ -210,14 +215,14 @@ def upgrade(connection: socket.socket, stream: BinaryIO, snapshot: bytes) -> str
         name, _, value = line.decode().partition(":")
         headers[name.lower()] = value.strip()
     if "sec-websocket-key" not in headers:
-        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(snapshot)
-        connection.sendall(head + snapshot)
-        return first[1]
+        body = answer(first[1])
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        return True
     key = hashlib.sha1(headers["sec-websocket-key"].encode() + GUID).digest()
     connection.sendall(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + base64.b64encode(key) + b"\r\n\r\n")
-    return ""
+    return False
 
 
 def incoming(stream: BinaryIO) -> Iterator[bytes]:
