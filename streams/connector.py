@@ -269,6 +269,8 @@ class Connector:
             backoff = self.way.backoff          # a venue that sends everybody away at once is not hammered
             return max(verdict.after, 0.0 if lived >= backoff.healthy_after else backoff.next(lived))
         self.feed.count("errors")
+        if verdict.fatal:
+            reason = f"{type(verdict.error).__name__}: {reason}"
         self.lifecycle.last_error = reason
         if verdict.fatal:
             log.error("%s: gives up: %s", self.feed.name, reason)
