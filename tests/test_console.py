@@ -242,7 +242,8 @@ def drawn(picture: Picture, width: int, height: int, *, ladders: bool = False, e
     pytest.importorskip("rich", reason="rich (the extra cli) is not installed")
     from rich.console import Console
 
-    from streams.console.screen import Screen, Title
+    from streams.console.screen import Screen
+    from streams.console.title import Title
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
     console = Console(file=file, width=width, height=height, force_terminal=colour, highlight=False,
@@ -320,6 +321,8 @@ def test_a_terminal_without_unicode_gets_none() -> None:
 def test_without_rich_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
                                          capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
+    for name in ("drawing", "ladders", "screen"):           # forget what has been imported before
+        monkeypatch.delitem(sys.modules, f"streams.console.{name}", raising=False)
     monkeypatch.setattr("streams.console.live.is_terminal", lambda out: True)
     assert main(["demo", "--seconds", "0.2"]) == 2
     assert "pip install 'market-streams[cli]'" in capsys.readouterr().err

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ..events import Level
 from . import figures
 from .board import DEPTH, TRADES, Picture, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
+from .drawing import Panel, RenderableType, Table, Text
 
 __all__ = ["LADDER_WIDTH", "Ladders", "ladders_height", "levels_that_fit"]
 
@@ -58,7 +54,6 @@ class Ladders:
 
     def drawn(self, picture: Picture, width: int, levels: int) -> tuple[RenderableType, int]:
         """All books of a picture, and how many lines they take."""
-        from rich.table import Table
         beside = _beside(len(picture.rows), width)
         each = min(width // beside, _MOST_WIDTH)
         grid = Table.grid()
@@ -70,8 +65,6 @@ class Ladders:
         return grid, ladders_height(len(panels), width, levels)
 
     def _panel(self, picture: Picture, row: Row, width: int, levels: int) -> RenderableType:
-        from rich.panel import Panel
-        from rich.text import Text
         status = Text(row.status, self._styles.get(row.status, ""))
         title = Text(f"{row.exchange} {row.symbol} ", "bold").append_text(status)
         stream = picture.stream(row.stream)
@@ -83,7 +76,6 @@ class Ladders:
                      subtitle_align="right", border_style="dim", padding=(0, 1), width=width)
 
     def _levels(self, row: Row, width: int, levels: int) -> Text:
-        from rich.text import Text
         asks, bids = row.asks[:levels], row.bids[:levels]
         largest = max((float(size) for _, size in (*asks, *bids)), default=0.0)
         self._learn(row, (*asks, *bids))
@@ -102,7 +94,6 @@ class Ladders:
             self._digits.show(size, row.exchange, row.symbol, "size")
 
     def _level(self, row: Row, level: Level, colour: str, largest: float, width: int) -> Text:
-        from rich.text import Text
         price = self._digits.show(level[0], row.exchange, row.symbol, "price")
         size = self._digits.show(level[1], row.exchange, row.symbol, "size")
         line = Text(f"{price:>12} ", colour, no_wrap=True).append(f"{size:>12} ", "default")
@@ -112,7 +103,6 @@ class Ladders:
         return line
 
     def _middle(self, row: Row, width: int) -> Text:
-        from rich.text import Text
         if row.detail and row.bid is None and row.ask is None:
             return Text(row.detail[:width], "yellow", no_wrap=True)
         words = []
@@ -123,7 +113,6 @@ class Ladders:
         return Text("  ".join(words)[:width], "bold", no_wrap=True)
 
     def _trades(self, row: Row, width: int, count: int) -> Text:
-        from rich.text import Text
         lines = []
         for trade in row.trades[:min(count, TRADES)]:
             price = self._digits.show(trade.price, row.exchange, row.symbol, "price")

@@ -13,7 +13,7 @@ from .board import Board, Picture
 from .ending import Ending
 from .lines import JsonLines, Lines
 from .notes import Notes, logging_to_notes, logging_to_stderr
-from .screen import Screen, Title, is_terminal
+from .title import Title, is_terminal
 
 __all__ = ["View", "follow", "once"]
 
@@ -59,6 +59,7 @@ def _shower(view: View, ending: Ending) -> Iterator[tuple[Callable[[Picture], No
     """``(how to show a picture, seconds between two)``."""
     with ExitStack() as stack:
         if view.on_screen:
+            from .screen import Screen          # needs rich, which lines do without
             notes: Notes = stack.enter_context(logging_to_notes())
             screen = stack.enter_context(Screen(view.output, ladders=view.ladders, notes=notes.kept))
             yield (lambda picture: screen.show(picture, Title(
@@ -110,6 +111,7 @@ def once(view: View, board: Board, ending: Ending, timeout: float,
 
 def _show_once(view: View, picture: Picture, ending: Ending) -> None:
     if view.on_screen:
+        from .screen import Screen
         screen = Screen(view.output, ladders=view.ladders, alternate=False)
         screen.print(picture, Title(view.name, view.subject(), ending.elapsed, 0.0))
     elif view.json:

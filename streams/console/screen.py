@@ -1,4 +1,4 @@
-"""Pictures on a terminal, by ``rich`` (the extra ``cli``), which is imported here only.
+"""Pictures on a terminal, by ``rich`` (the extra ``cli``).
 
 What is shown depends on the room: columns are left out, the least important first, until the rest fits,
 and rows that do not fit are counted in a last line. Nothing is said by colour alone.
@@ -6,31 +6,26 @@ and rows that do not fit are counted in a last line. Nothing is said by colour a
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from ..errors import MissingDependency
 from ..events import Level, Number
 from . import figures
 from .board import Picture, Row, StreamRow
+from .drawing import Console, Group, Live, Padding, RenderableType, Table, Text
 from .ladders import LADDER_WIDTH, Ladders, ladders_height, levels_that_fit
 from .lines import short
+from .title import Title
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
-    from rich.text import Text
-
-__all__ = ["Screen", "Title", "is_terminal"]
+__all__ = ["Screen"]
 
 _GAP = 2                # blanks between two columns
 _MOST_TREND = 40        # points of a trend
-_NOTES = 12              # lines about what has happened, where there is room
-_LEVELS_ONCE = 5       # levels a side of a single picture
+_NOTES = 12             # lines about what has happened, where there is room
+_LEVELS_ONCE = 5        # levels a side of a single picture
 _BESIDES = 5            # lines of a picture that are neither books nor streams
 
 STYLES = {
@@ -38,27 +33,6 @@ STYLES = {
     "backoff": "bold yellow", "waiting": "dim", "paused": "cyan", "new": "dim", "stopped": "dim",
     "closed": "red", "failed": "bold red", "refused": "bold red",
 }
-
-
-def is_terminal(out: TextIO) -> bool:
-    """Whether ``out`` can show a table that changes in place."""
-    return out.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
-
-
-@dataclass(frozen=True)
-class Title:
-    """The first line: what is shown, where it comes from, how long still (seconds; None: no end)."""
-
-    name: str
-    subject: str
-    elapsed: float
-    left: float | None = None
-
-    @property
-    def clock(self) -> str:
-        """The right end of the line."""
-        end = "Ctrl-C ends" if self.left is None else f"{figures.lasted(max(self.left, 0.0))} left"
-        return f"{figures.lasted(self.elapsed)}  {end}"
 
 
 @dataclass
@@ -85,20 +59,13 @@ class Screen:
         notes: What has happened lately, oldest first: ``(ns since the epoch, text)``.
         alternate: Use the terminal's other page, and leave what was there alone.
 
-    Raises:
-        MissingDependency: ``rich`` is not installed.
-
     Threads: one.
     """
 
     def __init__(self, out: TextIO, *, ladders: bool = False,
                  notes: Sequence[tuple[int, str]] | deque[tuple[int, str]] = (), alternate: bool = True,
                  console: Console | None = None) -> None:
-        try:
-            from rich.console import Console as Made
-        except ImportError:
-            raise MissingDependency("rich", extra="cli") from None
-        self._console = console or Made(file=out, highlight=False)
+        self._console = console or Console(file=out, highlight=False)
         self._alternate = alternate
         self._ascii = not self._console.encoding.startswith("utf")
         self._ladders = Ladders(STYLES, self._ascii) if ladders else None
@@ -109,7 +76,6 @@ class Screen:
         self._live: Live | None = None
 
     def __enter__(self) -> Screen:
-        from rich.live import Live
         self._live = Live(console=self._console, screen=self._alternate, auto_refresh=False,
                           redirect_stdout=False, redirect_stderr=False)
         self._live.start()
@@ -134,7 +100,6 @@ class Screen:
 
     def drawn(self, picture: Picture, title: Title, height: int) -> RenderableType:
         """A picture for so many lines."""
-        from rich.console import Group
         width = self._console.width
         room = height - 2                                       # title and a blank line
         shown = max(min(len(picture.streams), room // 3), 1)
@@ -188,7 +153,6 @@ class Screen:
         return self._digits.show(number, row.exchange, row.symbol)
 
     def _price(self, row: Row, side: str) -> Text:
-        from rich.text import Text
         level = row.bid if side == "bid" else row.ask
         before = self._before.get((row.exchange, row.symbol))
         old = None if before is None else before.bid if side == "bid" else before.ask
@@ -200,7 +164,6 @@ class Screen:
         return self._digits.show(level[1] if level else None, row.exchange, row.symbol, "size")
 
     def _last(self, row: Row) -> Text:
-        from rich.text import Text
         side = row.trades[0].side if row.trades else None
         return Text(self._show(row, row.last), {"buy": "green", "sell": "red"}.get(side or "", ""))
 
@@ -210,7 +173,6 @@ class Screen:
             known.append(float(row.mid))
 
     def _trend(self, row: Row, width: int) -> Text:
-        from rich.text import Text
         return Text(figures.trend(list(self._trends.get((row.exchange, row.symbol), ())), width), "dim cyan")
 
     # -- streams and notes -----------------------------------------------------------------------------
@@ -240,7 +202,6 @@ class Screen:
         return _table(columns, width, _more(len(picture.streams) - len(shown)))
 
     def _noted(self, width: int, room: int) -> RenderableType:
-        from rich.text import Text
         notes = list(self._notes)[-room:]
         return Text("\n").join([
             Text(f" {figures.clock(when)[:-4]}  {text}"[:width], "dim", no_wrap=True)
@@ -248,7 +209,6 @@ class Screen:
 
 
 def _headline(title: Title, width: int) -> RenderableType:
-    from rich.text import Text
     left, right = f" {title.name} ", f" {title.clock} "
     room = width - len(left) - len(right)
     subject = f" {title.subject}"[:max(room, 0)]
@@ -259,9 +219,6 @@ def _headline(title: Title, width: int) -> RenderableType:
 
 
 def _table(columns: Iterable[Column], width: int, more: str) -> RenderableType:
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
     kept = list(columns)
     while sum(column.width + _GAP for column in kept) > width and len(kept) > 2:
         kept.remove(min(kept, key=lambda column: column.weight))
@@ -275,12 +232,10 @@ def _table(columns: Iterable[Column], width: int, more: str) -> RenderableType:
 
 
 def _status(status: str) -> Text:
-    from rich.text import Text
     return Text(status, STYLES.get(status, ""))
 
 
 def _alarming(number: int) -> Text:
-    from rich.text import Text
     return Text(figures.count(number), "yellow" if number else "dim")
 
 
