@@ -227,7 +227,8 @@ class Subscriptions:
             for name in names:
                 self._waiting.pop(name, None)
                 topic = self._topics.get(name)
-                if topic is not None and topic.state == "sent":
+                # A refused one, too: the refusal named nobody, perhaps, and was another's.
+                if topic is not None and topic.state in ("sent", "refused"):
                     topic.state, topic.attempts, topic.reason = "live", 0, ""
                     fresh.append(name)
         return fresh

@@ -172,11 +172,17 @@ class PolygonWire(TapeWire):
             if channel not in _CHANNELS[session.kind] or name in conn.subscriptions:
                 continue                    # neither is answered
             if self.server.refuses(conn) or self._is_denied(session, channel):
-                self.status(conn, "error", "not authorized")
+                self._refuse(conn)
                 continue
             self.server.list_topic(conn, name)
             confirmed.append(name)
         self._confirm(conn, "subscribed to: ", confirmed)
+
+    def _refuse(self, conn: Connection) -> None:
+        if self.server.confirmations == "mixed":        # answers keep their order
+            conn.session.held_back.append({"ev": "status", "status": "error", "message": "not authorized"})
+        else:
+            self.status(conn, "error", "not authorized")
 
     def _is_denied(self, session: Session, channel: str) -> bool:
         cluster = session.cluster.partition("/")[0]
