@@ -112,6 +112,7 @@ class ItchMarket:
         if not symbols or any(not 0 < len(symbol) <= 8 for symbol in symbols):
             raise ValueError(f"symbols {symbols!r}: expected stocks of 1 to 8 characters")
         self.packets: list[bytes] = []
+        self._unheard: list[bytes] = []         # of the step under way
         self._random = random.Random(seed)
         self._depth = depth
         self._clock = _real_time() if start is None else _counted(start)
@@ -176,12 +177,14 @@ class ItchMarket:
             self._hidden_trade(stock)
         else:
             self._rare[int(rand.random() * len(self._rare))](stock)
+        self._publish()
         return stock.symbol
 
     def close(self) -> None:
         """The end of the day: its last system events. Threads: the writer's."""
         for event in b"MEC":
             self._event(event)
+        self._publish()
 
     def _open(self) -> None:
         self._event(ord("O"))
@@ -194,12 +197,18 @@ class ItchMarket:
             self._emit(b"Y", stock.locate, struct.pack(">8sc", stock.wire, b"0"))
         self._event(ord("S"))
         self._event(ord("Q"))
+        self._publish()
 
     def _emit(self, code: bytes, locate: int, rest: bytes) -> int:
         self._time = now = max(self._time, next(self._clock))
-        self.packets.append(struct.pack(
+        self._unheard.append(struct.pack(
             ">HccHHHI", len(rest) + 12, b"S", code, locate, 0, now >> 32, now & 0xFFFFFFFF) + rest)
-        return len(self.packets)
+        return len(self.packets) + len(self._unheard)
+
+    def _publish(self) -> None:
+        """Let others see the new messages, now that the books of truth have them."""
+        self.packets += self._unheard
+        self._unheard.clear()
 
     def _any(self, stock: _Stock) -> _Order:
         return stock.orders[int(self._random.random() * len(stock.orders))]
