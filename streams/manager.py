@@ -14,11 +14,12 @@ from .book import BookView
 from .errors import ConfigurationError, NotReady, StopTimeout
 from .events import Ticker
 from .fallback import Fallback, Provider
+from .group import Group
 from .handlers import Handlers
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
-from .settings import check_encrypted, check_way, complete_keys, names, rest_address
+from .settings import names
 from .store import Store
 from .stream import POLITE, Stream
 from .venue import Venue
@@ -45,117 +46,6 @@ def _not_on_a_stream(what: str) -> None:
         raise ConfigurationError(
             f"{what}() may wait for the network, and this is a stream's own thread: use submit(), or a"
             " handler with another policy than 'inline'")
-
-
-_Left = dict[str, tuple[str, ...]]      # symbols, with those of their channels that have no place yet
-
-
-def _by_channels(left: _Left) -> list[tuple[tuple[str, ...], list[str]]]:
-    """``(channels, symbols)``: symbols with the same channels together, those without any left out."""
-    together: dict[tuple[str, ...], list[str]] = {}
-    for symbol, channels in left.items():
-        if channels:
-            together.setdefault(channels, []).append(symbol)
-    return list(together.items())
-
-
-class _Group:
-    """The streams of one exchange: as many as its endpoints and limits need.
-
-    Attributes:
-        name: The venue's own name (aliases resolved).
-        paused: Streams made from now on stay away, too.
-        streams: ``(endpoint, stream)``.
-    """
-
-    def __init__(self, kind: type[Stream], options: dict[str, Any], shared: dict[str, Any]) -> None:
-        self.kind = kind
-        self.options = options
-        self.streams: list[tuple[str, Stream]] = []
-        self.channels: list[str] = []
-        self.paused = False
-        self.facts = kind.facts(options)
-        self.name = self.facts.name
-        address, proxy = rest_address(self.facts, options.get("rest_url")), options.get("proxy")
-        settings = dict(options)
-        complete_keys(kind.venue, settings)
-        check_way(proxy, options.get("sslopt"))
-        check_encrypted(address, kind.venue, settings, proxy)
-        self.rest = Rest(
-            self.name, address,
-            options.get("rest_limit") or self.facts.limits.rest, headers=self.facts.rest_headers(),
-            proxy=proxy, sslopt=options.get("sslopt"), metrics=shared["metrics"])
-        self._settings = {**shared, **options, "rest": self.rest}
-
-    def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
-        """Place these on the streams there are, and on new ones where they have no room."""
-        self.channels = self.channels or list(channels)
-        by_endpoint: dict[str, list[str]] = {}
-        for channel in channels:
-            self.facts.check_channel(channel)
-            by_endpoint.setdefault(self.facts.endpoint(channel), []).append(channel)
-        for symbol in symbols:
-            for channel in channels:
-                self.facts.route(symbol, channel)   # refuse all or none
-        for endpoint, there in by_endpoint.items():
-            here = [stream for known, stream in self.streams if known == endpoint]
-            left = dict.fromkeys(symbols, tuple(there))
-            for place in (self._again, self._fill):
-                for stream in here:
-                    left = place(stream, left)
-            for wanted, homeless in _by_channels(left):
-                room = max(self.facts.limits.topics // self._weight(homeless[0], wanted), 1)
-                for at in range(0, len(homeless), room):
-                    self._open(endpoint, homeless[at:at + room], wanted)
-
-    def _open(self, endpoint: str, symbols: Sequence[str], channels: Sequence[str]) -> None:
-        stream = self.kind(symbols, channels, **self._settings)
-        if self.paused:
-            stream.pause()
-        stream.start()
-        self.streams.append((endpoint, stream))
-
-    @staticmethod
-    def _again(stream: Stream, left: _Left) -> _Left:
-        """Wish once more for what the stream has already. Returns the rest."""
-        known = {symbol: tuple(c for c in channels if stream.feed.subscriptions.get(symbol, c))
-                 for symbol, channels in left.items()}
-        for channels, symbols in _by_channels(known):
-            stream.subscribe(symbols, channels)
-        rest = {symbol: tuple(c for c in channels if c not in known[symbol])
-                for symbol, channels in left.items()}
-        return {symbol: channels for symbol, channels in rest.items() if channels}
-
-    def _fill(self, stream: Stream, left: _Left) -> _Left:
-        """Subscribe what there is room for. Returns the rest."""
-        room, taken = self.facts.limits.topics - stream.feed.subscriptions.size(), {}
-        for symbol, channels in left.items():
-            weight = self._weight(symbol, channels)
-            if weight <= room:
-                room -= weight
-                taken[symbol] = channels
-        for channels, symbols in _by_channels(taken):
-            stream.subscribe(symbols, channels)
-        return {symbol: channels for symbol, channels in left.items() if symbol not in taken}
-
-    def close(self) -> None:
-        """Stop what was started before something went wrong."""
-        for _, stream in self.streams:
-            stream.stop()
-        self.rest.close()
-
-    def _weight(self, symbol: str, channels: Sequence[str]) -> int:
-        native = self.facts.native(symbol)
-        return len({topic for channel in channels for topic in self.facts.topics(channel, native)})
-
-    def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str] | None) -> None:
-        """Take wishes back, wherever they are served."""
-        for endpoint, stream in self.streams:
-            for channel in channels or self.channels:
-                if self.facts.endpoint(channel) == endpoint:
-                    mine = [s for s in symbols if stream.feed.subscriptions.get(s, channel)]
-                    if mine:
-                        stream.unsubscribe(mine, [channel])
 
 
 class StreamManager:
@@ -190,7 +80,7 @@ class StreamManager:
                                  max_jump=max_jump, window=window)
         self._options = options
         self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that were not started
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Group] = {}
         self._publishers: list[Publisher] = []
         self._lock = threading.RLock()
         self._workers = workers
@@ -230,7 +120,7 @@ class StreamManager:
             group = self._groups.get(kind.venue.name)
             if group is None:
                 shared = {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
-                group = _Group(kind, {**self._options, **options}, shared)
+                group = Group(kind, {**self._options, **options}, shared)
             elif options and {**self._options, **options} != group.options:
                 raise ConfigurationError(
                     f"{exchange} runs already, with other options; stop it first, or use another manager")
@@ -379,7 +269,7 @@ class StreamManager:
             if name in self._groups:
                 return self._groups[name].facts, self._groups[name].rest
             if name not in self._sides:
-                group = _Group(kind, self._options, {"metrics": self.metrics})
+                group = Group(kind, self._options, {"metrics": self.metrics})
                 self._sides[name] = group.facts, group.rest
             return self._sides[name]
 
@@ -437,7 +327,7 @@ class StreamManager:
         name = stream_class(exchange).venue.name
         return [name] if name in self._groups else []
 
-    def _group(self, exchange: str) -> _Group:
+    def _group(self, exchange: str) -> Group:
         name = stream_class(exchange).venue.name
         with self._lock:
             if name not in self._groups:
@@ -452,7 +342,7 @@ class StreamManager:
                 for _, stream in group.streams:
                     stream.pause() if paused else stream.resume()
 
-    def _some(self, exchange: str | None) -> list[_Group]:
+    def _some(self, exchange: str | None) -> list[Group]:
         return list(self._groups.values()) if exchange is None else [self._group(exchange)]
 
     def _streams(self, exchange: str | None) -> list[Stream]:
