@@ -20,13 +20,12 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from server import Market, frame, incoming, named, upgrade
+from server import Market, frame, incoming, named, stamped, upgrade
 
 EVERY = 500             # messages between two snapshots that are kept
 TURN = 0.002            # seconds between two bursts
 LATE = 0.02             # seconds' worth of messages in a burst, at most
 STALL = 2.5             # seconds of silence; the client's patience is shorter
-STAMP = b"1672515782136"
 ALL = ("gap", "garbage", "reset", "torn", "stall")
 
 # Once in so many messages.
@@ -137,7 +136,7 @@ class Faulty:
         frames = story.frames[story.at:min(story.at + due, story.end)]
         if not frames:
             return
-        frames[-1] = frames[-1].replace(STAMP, b"%013d" % (time.time_ns() % 10**13), 1)
+        frames[-1] = stamped(frames[-1])
         connection.sendall(b"".join(frames))
         story.at += len(frames)
         story.told += len(frames)

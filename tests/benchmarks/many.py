@@ -50,9 +50,9 @@ def measure(port: int, symbols: int, messages: int) -> dict[str, Any]:
             time.sleep(0.25)
         cpu, wall, seen = time.process_time() - cpu, time.perf_counter() - wall, count() - seen
         peak = resident()
-        status = market.status()["streams"]
-        if any(one["gaps"] or one["malformed"] or one["reconnects"] for one in status):
-            raise SystemExit(f"not every update was applied: {status}")
+        for feed in feeds:
+            if feed.counters.gaps or feed.counters.malformed or feed.counters.reconnects:
+                raise SystemExit(f"not every update was applied: {feed.counters.as_dict()}")
     return {"share": cpu / wall, "per_second": seen / wall, "cpu_us": cpu / seen * 1e6, "ready": ready,
             "resident": peak, "book_kb": (full - empty) / symbols * 1e3, "streams": len(feeds)}
 

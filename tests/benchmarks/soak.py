@@ -28,7 +28,7 @@ from .harness import venue
 from .many import resident
 from .server import Market
 
-WRAP = 10**13
+WRAP = 10**12
 UNSTAMPED = 1672515782136
 SYMBOLS, STORY, LEVELS = 4, 100_000, 2
 EVERY = 10.0
@@ -179,7 +179,8 @@ def main() -> None:
     change = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in results["change"].items())
     print(f"last third against first: {change}")
     wrong = ", ".join(results["wrong_books"]) or "none"
-    print(f"wrong books: {wrong}; all streams ended: {results['ended']}, threads left: {results['threads_left']}")
+    print(f"wrong books: {wrong}; all streams ended: {results['ended']},"
+          f" threads left: {results['threads_left']}")
 
 
 if __name__ == "__main__":
