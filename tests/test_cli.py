@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from streams.cli import build_parser, main
+from streams.console.board import Picture
 from streams.console.ending import Ending
+from streams.console.live import follow
 from streams.exchanges import EXCHANGES
 from streams.sim import BinanceSim, Fault, HuobiSim, Sandbox
 
@@ -77,39 +79,71 @@ def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_demo_shows_both_venues_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--seconds", "1.5"]) == 0
+@pytest.fixture
+def end_when(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Picture], bool]], None]:
+    """``end_when(wish)``: commands end with the first picture that is as wished, when that may be."""
+    def arrange(wish: Callable[[Picture], bool]) -> None:
+        def following(*args: Any, done: Callable[[Picture], bool] | None = None) -> Picture:
+            return follow(*args, done=lambda picture: wish(picture) or (done is not None and done(picture)))
+
+        for module in ("demo", "watch"):
+            monkeypatch.setattr(f"streams.console.{module}.follow", following)
+    return arrange
+
+
+def has_traded(picture: Picture) -> bool:
+    return picture.complete and all(row.last is not None for row in picture.rows)
+
+
+def total(picture: Picture, counter: str) -> int:
+    return sum(stream.counts[counter] for stream in picture.streams)
+
+
+def test_demo_shows_both_venues_and_ends(end_when: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    end_when(has_traded)
+    assert main(["demo", "--seconds", "60", "--interval", "0.2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for exchange in ("binance", "huobi"):
         for symbol in ("BTC-USDT", "ETH-USDT", "SOL-USDT"):
-            assert any(f"{exchange} {symbol} live bid " in line for line in lines)
+            assert any(f"{exchange} {symbol} live bid " in line for line in lines), lines
     assert lines[-3].split() == ["stream", "state", "messages", "per", "s", "books", "gaps", "resyncs",
                                  "reconnects"]
     for line in lines[-2:]:
         assert line.split()[4:7] == ["3", "of", "3"]
 
 
-def test_demo_all_shows_every_transport(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--all", "--seconds", "2"]) == 0
+def test_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    main(["demo", "--seconds", "1.5"])          # what a slow machine has seen by then may be little
+    assert time.monotonic() - began >= 1.5
+    assert re.search(r"^(1\.[5-9]|[2-9]\.\d) s$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_demo_all_shows_every_transport(end_when: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("defusedxml")
+    end_when(lambda picture: picture.complete)
+    assert main(["demo", "--all", "--seconds", "60", "--interval", "0.2"]) == 0
     text = capsys.readouterr().out
     for exchange in ("binance", "huobi", "alpaca", "polygon", "nasdaq-itch", "longpoll-xml"):
         assert f" {exchange} " in text
 
 
-def test_demo_leaves_out_what_is_not_installed(monkeypatch: pytest.MonkeyPatch,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_leaves_out_what_is_not_installed(
+        end_when: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    end_when(lambda picture: picture.complete)
     monkeypatch.setitem(sys.modules, "defusedxml", None)
     monkeypatch.setitem(sys.modules, "defusedxml.ElementTree", None)
-    assert main(["demo", "--all", "--seconds", "1.5"]) == 0
+    assert main(["demo", "--all", "--seconds", "60"]) == 0
     out, errors = capsys.readouterr()
     assert "longpoll-xml is left out: defusedxml is not installed: pip install" in errors
     assert " longpoll-xml " not in out
 
 
-def test_demo_with_faults_goes_on(monkeypatch: pytest.MonkeyPatch,
+def test_demo_with_faults_goes_on(end_when: Any, monkeypatch: pytest.MonkeyPatch,
                                   capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("streams.console.demo._FAULT_EVERY", 0.4)
-    assert main(["demo", "--faults", "--seconds", "3", "--interval", "0.1"]) == 0
+    end_when(lambda picture: total(picture, "gaps") >= 1 and total(picture, "reconnects") >= 2)
+    assert main(["demo", "--faults", "--seconds", "60", "--interval", "0.1"]) == 0
     out, errors = capsys.readouterr()
     assert "* the simulated binance leaves out an update" in errors
     assert "* the simulated huobi drops the connection" in errors
@@ -128,13 +162,15 @@ def test_watch_once_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
         assert abs(one["last_update"] - time.time_ns()) < 60e9
 
 
-def test_watch_goes_on_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["watch", "binance", "BTC-USDT", "--demo", "--json", "--interval", "0.2", "--seconds",
-                 "1.5"]) == 0
+def test_watch_goes_on_for_programs(end_when: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    stamps: set[int | None] = set()
+    end_when(lambda picture: bool(stamps.add(picture.rows[0].last_update)) or len(stamps) > 3)
+    assert main(["watch", "binance", "BTC-USDT", "--demo", "--json", "--interval", "0.1", "--seconds",
+                 "60"]) == 0
     found = objects(capsys.readouterr().out)
-    assert len(found) >= 3
-    stamps = [one["last_update"] for one in found]
-    assert stamps == sorted(stamps) and len(set(stamps)) > 1
+    assert len(found) > 3
+    seen = [one["last_update"] for one in found if one["last_update"] is not None]
+    assert seen == sorted(seen) and len(set(seen)) > 2
 
 
 def test_watch_with_an_address_and_options(serve: Callable[..., Any],
@@ -181,7 +217,7 @@ def test_watch_ends_when_every_stream_has_given_up(capsys: pytest.CaptureFixture
 
 def test_record_and_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "feed.jsonl.gz"
-    assert main(["record", "binance", "BTC-USDT", "huobi:ETH-USDT", "alpaca:AAPL", "--demo", "--seconds", "2",
+    assert main(["record", "binance", "BTC-USDT", "huobi:ETH-USDT", "alpaca:AAPL", "--demo", "--seconds", "3",
                  "--interval", "0.5", "--output", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 2 and all(line.startswith(f"{path}: ") for line in lines)
@@ -298,7 +334,7 @@ def test_on_a_terminal_it_uses_another_page_and_leaves_a_summary() -> None:
     set_size(child, 80, 24)
     environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
     environment.pop("NO_COLOR", None)
-    process = subprocess.Popen([sys.executable, "-m", "streams", "demo", "--seconds", "2.5"], cwd=ROOT,
+    process = subprocess.Popen([sys.executable, "-m", "streams", "demo", "--seconds", "4"], cwd=ROOT,
                                stdin=child, stdout=child, stderr=child, env=environment)
     os.close(child)
     seen = bytearray()

@@ -19,7 +19,7 @@ from streams.console.lines import JsonLines, Lines, columns, summary
 from streams.console.notes import logging_to_notes
 from streams.console.targets import channels_of, read_options, read_targets
 from streams.exchanges import EXCHANGES
-from streams.sim import HuobiSim, Sandbox
+from streams.sim import BinanceSim, Fault, HuobiSim, Sandbox
 
 from .tools import wait_until
 
@@ -201,6 +201,17 @@ def test_the_board_tells_what_there_is(serve: Callable[..., Any]) -> None:
         wait_until(lambda: all(stream.rate > 0 for stream in board.look().streams))
 
 
+def test_a_row_without_its_book_is_not_complete_though_it_has_trades(serve: Callable[..., Any]) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=200.0)
+    sim.always(Fault.SNAPSHOT_HANG)
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT"], ["trades", "book"], url=sim.url, rest_url=sim.rest_url)
+        board = Board(market, {"binance": ["BTC-USDT"]})
+        wait_until(lambda: board.look().rows[0].last is not None)
+        row, = board.look().rows
+        assert row.status == "waiting" and not row.complete and row.last_update
+
+
 def test_a_refused_symbol_is_hopeless_and_says_why(serve: Callable[..., Any]) -> None:
     sim = serve(HuobiSim, ["BTCUSDT"])
     with StreamManager() as market:
@@ -326,4 +337,5 @@ def test_without_rich_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("streams.console.live.is_terminal", lambda out: True)
     assert main(["demo", "--seconds", "0.2"]) == 2
     assert "pip install 'market-streams[cli]'" in capsys.readouterr().err
-    assert main(["demo", "--seconds", "1", "--plain"]) == 0
+    main(["demo", "--seconds", "0.5", "--plain"])
+    assert "binance BTC-USDT" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..book import OrderBook
 from ..events import Event, Level, Number, Quote, Ticker, Trade, Value
@@ -148,6 +148,13 @@ class Picture:
         }
 
 
+class _Served(NamedTuple):
+    """A subscription, and the stream that serves it."""
+
+    stream: StreamRow
+    subscription: Mapping[str, str]
+
+
 class Board:
     """Takes pictures of a market.
 
@@ -168,13 +175,14 @@ class Board:
         statuses = self._market.status()["streams"]
         clock, now = time.monotonic(), time.time_ns()
         streams = [self._stream(status, clock, now) for status in statuses]
-        serving: dict[tuple[str, str], tuple[StreamRow, Mapping[str, str]]] = {}
-        for status, stream in zip(statuses, streams):       # of several channels the first gives prices
+        serving: dict[tuple[str, str], dict[str, _Served]] = {}
+        for status, stream in zip(statuses, streams):
             for topic, subscription in status["subscriptions"].items():
-                serving.setdefault((stream.exchange, topic.partition(".")[2]), (stream, subscription))
+                channel, _, symbol = topic.partition(".")
+                serving.setdefault((stream.exchange, symbol), {})[channel] = _Served(stream, subscription)
         with self._market.store.lock:
             now = time.time_ns()
-            rows = [self._row(exchange, symbol, *serving.get((exchange, symbol), (None, {})))
+            rows = [self._row(exchange, symbol, serving.get((exchange, symbol), {}))
                     for exchange, symbols in self._targets.items()
                     for symbol in self._symbols(exchange, symbols)]
         return Picture(now, rows, streams)
@@ -203,8 +211,7 @@ class Board:
             status["last_error"] or "",
             {key: value for key, value in status.items() if type(value) is int and key != "since"})
 
-    def _row(self, exchange: str, symbol: str, stream: StreamRow | None,
-             subscription: Mapping[str, str]) -> Row:
+    def _row(self, exchange: str, symbol: str, served: Mapping[str, _Served]) -> Row:
         store = self._market.store
         book: OrderBook | None = _look_up(store.orderbooks, exchange, symbol)
         quote: Quote | None = _look_up(store.quotes, exchange, symbol)
@@ -217,11 +224,15 @@ class Board:
         events = [event for event in (quote, ticker, value, *trades[:1]) if event is not None]
         newest = max(events, key=lambda event: event.received, default=None)
         stamps = [event.received for event in events] + ([book.stamp] if book and book.stamp else [])
-        status, detail = _status(book, bool(stamps), stream, subscription)
+        # The row stands for the channel that gives its prices; another's data do not make it complete.
+        there = {"book": book, "quotes": quote, "ticker": ticker, "values": value, "trades": history}
+        channel = next((name for name in there if name in served), next(iter(served), ""))
+        main = served.get(channel)
+        status, detail = _status(book, bool(there.get(channel, events)), main)
         return Row(
             exchange, symbol, status, detail, max(stamps, default=None),
             book["timestamp"] if book else newest.timestamp if newest else None,
-            bids, asks, last, last_size, trades, stream.name if stream else "")
+            bids, asks, last, last_size, trades, main.stream.name if main else "")
 
 
 _NOTHING: Mapping[str, Any] = {}
@@ -252,15 +263,12 @@ def _last(trades: Sequence[Trade], ticker: Ticker | None, value: Event | None) -
     return (value.value, None) if isinstance(value, Value) else (None, None)
 
 
-def _status(book: OrderBook | None, data: bool, stream: StreamRow | None,
-            subscription: Mapping[str, str]) -> tuple[str, str]:
-    """``(status, detail)`` of a row."""
-    if subscription.get("state") == "refused":
-        return "refused", subscription["reason"]
+def _status(book: OrderBook | None, data: bool, main: _Served | None) -> tuple[str, str]:
+    """``(status, detail)`` of a row: of its book, or of the subscription ``main`` and whether it has data."""
+    if main is not None and main.subscription["state"] == "refused":
+        return "refused", main.subscription["reason"]
     if book is not None:
         return book.status, ""
-    if stream is None:
+    if main is None or (main.stream.state == "live" and not data):
         return "waiting", ""
-    if stream.state == "live" and not data:
-        return "waiting", ""
-    return stream.state, stream.error
+    return main.stream.state, main.stream.error
