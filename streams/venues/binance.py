@@ -75,6 +75,7 @@ class BinanceVenue(Venue):
         # Keyed by all of a message up to the end of its topic.
         self._by_head: dict[bytes, Route] = {}
         self._books: dict[bytes, tuple[Route, Callable[[bytes], Any]]] = {}     # the busiest of them
+        self._ever: set[str] = set()            # topics that were asked for on this connection
         self._asked: dict[int, tuple[str, ...]] = {}
         self._next_id = 1
         self._limit, self._weight = self._snapshot_size()
@@ -113,6 +114,7 @@ class BinanceVenue(Venue):
         route.parse = self._wire.parser(route)
         head = _head(route.topics[0])
         self._by_head[head] = route
+        self._ever.add(route.topics[0])
         if route.channel == "book" and self.number is float:
             self._books[head] = route, self._wire.depth_update
 
@@ -149,7 +151,7 @@ class BinanceVenue(Venue):
             if route is not None:
                 return ((route, route.parse(raw, now)),)
             return self._unusual(raw, now)
-        except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
+        except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             return ((self.session, Malformed(str(error), self._topic_of(raw))),)
 
     def _topic_of(self, raw: bytes) -> str:
@@ -166,7 +168,9 @@ class BinanceVenue(Venue):
             route = self._by_head.get(_head(message.stream))
             if route is not None:                       # its keys came in another order
                 return ((route, route.parse(raw, now)),)
-            return ()                                   # unsubscribed a moment ago
+            if message.stream in self._ever:            # unsubscribed a moment ago
+                return ()
+            return ((self.session, Malformed(f"of a stream nobody asked for: {message.stream:.80}")),)
         if isinstance(message.id, int) and message.id in self._asked:
             return self._answer(message, self._asked.pop(message.id))
         if message.refusal is not None:
@@ -191,7 +195,7 @@ class BinanceVenue(Venue):
         """See Venue."""
         try:
             return ((route, self._wire.snapshot(body)),)
-        except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
+        except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             return ((self.session, Malformed(f"snapshot of {route.symbol}: {error}")),)
 
     # -- REST beside the stream -----------------------------------------------------------------------

@@ -66,6 +66,7 @@ class HuobiVenue(Venue):
         self._levels = next((n for n in _DEPTHS[1:] if n >= (self.depth or 150)), _DEPTHS[-1])
         self._wire = wire.Messages(self.name, self.number)
         self._by_topic: dict[str, Route] = {}
+        self._ever: set[str] = set()                        # topics that were asked for on this connection
         self._asked: dict[str, tuple[str, str]] = {}        # id -> (what was asked, topic)
         self._next_id = 1
 
@@ -93,6 +94,7 @@ class HuobiVenue(Venue):
         super().add(route)
         route.parse = self._wire.parser(route)
         self._by_topic[route.topics[0]] = route
+        self._ever.add(route.topics[0])
 
     def remove(self, route: Route) -> None:
         """See Venue."""
@@ -122,14 +124,19 @@ class HuobiVenue(Venue):
             if head.ch:
                 route = self._by_topic.get(head.ch)
                 if route is None:
-                    return ()                               # unsubscribed a moment ago
+                    return self._of_nobody(head.ch)
                 return [(route, event) for event in route.parse(text, now)]
             if head.ping is not None:
                 # The venue wants its own number back.
                 return ((self.session, Reply(f'{{"pong":{head.ping}}}')),)
             return self._answer(head, text)
-        except (msgspec.DecodeError, ValueError, ArithmeticError, zlib.error) as error:
+        except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError, zlib.error) as error:
             return ((self.session, Malformed(str(error), route.topics[0] if route else "")),)
+
+    def _of_nobody(self, topic: str) -> Iterable[Item]:
+        if topic in self._ever:                             # unsubscribed a moment ago
+            return ()
+        return ((self.session, Malformed(f"of a topic nobody asked for: {topic:.80}")),)
 
     def _answer(self, head: wire.Head, text: bytes) -> Iterable[Item]:
         verb, topic = self._asked.pop(str(head.id), ("", ""))
