@@ -34,11 +34,10 @@ from .tools import Delta, wait_live, wait_until
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SECONDS = 1.5
 
-# What streams imports, and the optional packages that have said to run without the GIL. zstandard and
-# pandas have not, so they are left out: importing them switches the GIL on.
+# What streams imports, and the optional packages of all its extras.
 PACKAGES = ("streams", "streams.exchanges", "streams.cli", "streams.sim", "streams.transports.websocket",
             "streams.rest", "msgspec", "websocket", "requests", "redis", "prometheus_client", "rich",
-            "defusedxml.ElementTree", "python_socks.sync.v2")
+            "defusedxml.ElementTree", "python_socks.sync.v2", "zstandard", "pandas", "exchange_calendars")
 
 
 @pytest.fixture(autouse=True)
