@@ -171,7 +171,8 @@ def test_the_package_offers_each_name_once():
 def test_importing_the_package_imports_nothing_heavy():
     code = ("import sys, streams\n"
             "heavy = {'requests', 'urllib3', 'websocket', 'redis', 'rich', 'asyncio',"
-            " 'defusedxml', 'prometheus_client', 'zstandard', 'python_socks', 'pandas', 'exchange_calendars'}\n"
+            " 'defusedxml', 'prometheus_client', 'zstandard', 'python_socks', 'pandas',"
+            " 'exchange_calendars'}\n"
             "print(sorted(heavy & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -159,7 +159,7 @@ class KrakenVenue(Venue):
             if message.channel == "book":                       # its keys came in another order
                 return self._book(raw)
             return self._data(message, now) if message.channel else self._answer(message, raw)
-        except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
+        except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             return self._malformed(raw, error)
 
     def _malformed(self, raw: bytes, error: Exception) -> Iterable[Item]:
