@@ -53,7 +53,8 @@ def gzipped(text: str) -> bytes:
 
 
 BINANCE = (
-    ("BNB-BTC", "book", (stream("bnbbtc@depth@100ms", '{"e":"depthUpdate","E":1672515782136,"s":"BNBBTC","U":157,'
+    ("BNB-BTC", "book", (stream("bnbbtc@depth@100ms", '{"e":"depthUpdate","E":1672515782136,"s":"BNBBTC",'
+                                '"U":157,'
                          '"u":160,"b":[["0.0024","10"]],"a":[["0.0026","100"]]}'),), DELTA),
     ("BNB-USDT", "quotes", (stream("bnbusdt@bookTicker", '{"u":400900217,"s":"BNBUSDT","b":"25.35190000",'
                             '"B":"31.21000000","a":"25.36520000","A":"40.66000000"}'),), Quote),
