@@ -1,0 +1,204 @@
+"""Venues' limits: messages and requests in strictly rolling windows, many symbols over connections."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from streams import StreamManager
+from streams.errors import ConfigurationError
+from streams.exchanges import Binance, BinanceFutures, Huobi
+from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
+from streams.stream import Stream
+
+from .tools import wait_live, wait_until, with_limits
+
+Serve = Callable[..., Any]
+Connect = Callable[..., Stream]
+
+
+def names(count: int) -> list[str]:
+    """``AAA-USDT``, ``AAB-USDT``, ..."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return [f"{letters[n // 676]}{letters[n // 26 % 26]}{letters[n % 26]}-USDT" for n in range(count)]
+
+
+def native(symbols: list[str]) -> list[str]:
+    return [symbol.replace("-", "") for symbol in symbols]
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have the manager use another stream class."""
+    def patch(kind: type[Stream]) -> None:
+        monkeypatch.setattr("streams.manager.stream_class", lambda name: kind)
+    return patch
+
+
+def test_500_symbols_come_and_go_within_the_message_limit(serve: Serve, connect: Connect) -> None:
+    """The simulator closes a connection that sends more than 5 messages in any one second."""
+    symbols = names(500)
+    sim = serve(BinanceSim, native(symbols), rate=0, levels=5, history=10)
+    stream = connect(sim, symbols[:250], ["quotes"], kind=with_limits(Binance, batch=25, probe_after=1e9))
+    wait_until(lambda: sim.connections and len(sim.connections[0].subscriptions) == 250, 20)
+    stream.subscribe(symbols[250:])
+    stream.unsubscribe(symbols[:100])
+    wait_until(lambda: sim.connections[0].subscriptions == {
+        f"{name.lower()}@bookTicker" for name in native(symbols[100:])}, 20)
+
+    def many(part: list[str]) -> None:
+        for symbol in part:
+            stream.unsubscribe(symbol)
+            stream.subscribe(symbol)
+            stream.unsubscribe(symbol)
+
+    # one by one, from several threads, faster than anything may be said
+    threads = [threading.Thread(target=many, args=(symbols[n:n + 40],)) for n in range(100, 300, 40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: sim.connections[0].subscriptions == {
+        f"{name.lower()}@bookTicker" for name in native(symbols[300:])}, 30)
+    assert sim.violations == 0 and sim.accepted == 1
+    assert len(sim.connections[0].received) < 60
+
+
+def test_the_limit_holds_over_a_reconnect_and_pings(serve: Serve, connect: Connect) -> None:
+    symbols = names(60)
+    sim = serve(BinanceSim, native(symbols), rate=0, levels=5, history=10, ping_interval=1.5)
+    stream = connect(sim, symbols, ["quotes"], kind=with_limits(Binance, batch=6, probe_after=0.3))
+    for accepted in (1, 2):
+        wait_until(lambda: sim.accepted == accepted and sim.connections
+                   and len(sim.connections[-1].subscriptions) == 60, 20)
+        if accepted == 1:
+            sim.inject(Fault.RESET)
+    assert sim.violations == 0
+    assert stream.status()["reconnects"] == 1
+
+
+def test_silent_feeds_are_subscribed_anew_within_the_limit(serve: Serve, connect: Connect) -> None:
+    """All of them fall silent at once, but one: a venue that forgot half of its clients."""
+    symbols = names(40)
+    sim = serve(BinanceSim, native(symbols), rate=0, levels=5, history=10)
+    done = threading.Event()
+
+    def one_goes_on() -> None:
+        while not done.wait(0.02):
+            sim.advance(1, native(symbols)[0])
+
+    thread = threading.Thread(target=one_goes_on)
+    thread.start()
+    try:
+        connect(sim, symbols, ["quotes"], kind=with_limits(Binance, batch=3), stale_after=0.5)
+
+        def words(verb: str) -> int:
+            return sum(f'"{verb}"' in str(message) for conn in sim.connections for message in conn.received)
+        wait_until(lambda: words("UNSUBSCRIBE") >= 13, 20)
+    finally:
+        done.set()
+        thread.join()
+    assert sim.violations == 0 and sim.accepted == 1
+
+
+def test_snapshots_are_staggered_within_the_weight(serve: Serve, connect: Connect,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.sim.binance_rest._MINUTE", 1.0)
+    symbols = names(30)
+    sim = serve(BinanceSim, native(symbols), rate=10.0, levels=5, history=1000, weight_limit=50)
+    begun = time.monotonic()
+    stream = connect(sim, symbols, depth=100, rest_limit=(45, 1.1))      # each weighs 5
+    wait_live(stream, timeout=20)
+    assert time.monotonic() - begun > 2.0
+    assert len(sim.requests) == 30, "none was refused, so none was asked for twice"
+    assert stream.status()["errors"] == 0
+
+
+# -- over connections ---------------------------------------------------------------------------------------
+
+
+def test_symbols_are_spread_over_connections(serve: Serve, patched: Callable[..., None]) -> None:
+    symbols = names(25)
+    sim = serve(BinanceSim, native(symbols), rate=20.0, levels=5)
+    patched(with_limits(Binance, topics=10))
+    with StreamManager() as market:
+        market.start("binance", symbols, url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(20)
+        assert sorted(len(conn.subscriptions) for conn in sim.connections) == [5, 10, 10]
+        assert set(market.store.orderbooks["binance"]) == set(symbols)
+        market.subscribe("binance", ["ZZA-USDT", "ZZB-USDT"])
+        wait_until(lambda: sorted(len(c.subscriptions) for c in sim.connections) == [7, 10, 10])
+        market.unsubscribe("binance", symbols[:10])
+        wait_until(lambda: sum(len(conn.subscriptions) for conn in sim.connections) == 17)
+        market.start("binance", symbols[:12], ["quotes"])
+        wait_until(lambda: sum(len(conn.subscriptions) for conn in sim.connections) == 29)
+        assert max(len(conn.subscriptions) for conn in sim.connections) <= 10
+        everything = [topic for conn in sim.connections for topic in conn.subscriptions]
+        assert len(everything) == len(set(everything)), "nothing is served twice"
+        assert len(market.status()["streams"]) == len(sim.connections) <= 4
+    assert sim.violations == 0
+
+
+def test_a_channel_with_several_symbols_and_channels_fits(serve: Serve, patched: Callable[..., None]) -> None:
+    symbols = names(9)
+    sim = serve(BinanceSim, native(symbols), rate=20.0, levels=5)
+    patched(with_limits(Binance, topics=7))
+    with StreamManager() as market:
+        market.start("binance", symbols, ["book", "quotes", "trades"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(20)
+        assert sum(len(conn.subscriptions) for conn in sim.connections) == 27
+        assert max(len(conn.subscriptions) for conn in sim.connections) <= 7
+
+
+def test_futures_are_split_over_endpoints(serve: Serve) -> None:
+    sim = serve(BinanceFuturesSim, ["BTCUSDT", "ETHUSDT"], rate=100.0)
+    with StreamManager() as market:
+        market.start("binance-futures", ["BTC-USDT", "ETH-USDT"],
+                     ["book", "quotes", "trades", "ticker", "bars:1m"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(10)
+        wait_until(lambda: market.store.trades.get("binance-futures", {}).get("BTC-USDT"))
+        wait_until(lambda: market.store.bars.get("binance-futures", {}).get("BTC-USDT"))
+        paths = {conn.path: conn.subscriptions for conn in sim.connections}
+    assert set(paths) == {"/public/stream", "/market/stream"}
+    assert all("@depth" in topic or "@bookTicker" in topic for topic in paths["/public/stream"])
+    assert not any("@depth" in topic or "@bookTicker" in topic for topic in paths["/market/stream"])
+    assert len(paths["/public/stream"]) == 4 and len(paths["/market/stream"]) == 6
+
+
+def test_huobis_incremental_books_have_an_endpoint_of_their_own(serve: Serve) -> None:
+    sim = serve(HuobiSim, ["BTCUSDT"], rate=100.0)
+    with StreamManager() as market:
+        market.start("huobi", "BTC-USDT", ["book", "quotes", "trades"], book_mode="incremental",
+                     url=sim.url, rest_url=sim.rest_url, number=Decimal)
+        market.wait_ready(10)
+        paths = {conn.path: conn.subscriptions for conn in sim.connections}
+    assert set(paths) == {"/ws", "/feed"}
+    assert paths["/feed"] == {"market.btcusdt.mbp.150"}
+
+
+@pytest.mark.parametrize("kind, channels, options", [
+    (BinanceFutures, ["book", "trades"], {}),
+    (Huobi, ["book", "quotes"], {"book_mode": "incremental"})])
+def test_a_single_stream_over_two_endpoints_is_refused(kind: Any, channels: Any, options: Any) -> None:
+    advice = rf"different endpoints, .* use StreamManager.start\('{kind.venue.name}'"
+    with pytest.raises(ConfigurationError, match=advice):
+        kind("BTC-USDT", channels, **options)
+    stream = kind("BTC-USDT", channels[:1], **options)
+    with pytest.raises(ConfigurationError, match="different endpoints"):
+        stream.subscribe("BTC-USDT", channels[1:])
+    assert list(stream.status()["subscriptions"]) == [f"{channels[0]}.BTC-USDT"]
+
+
+def test_a_single_stream_with_too_many_symbols_is_refused() -> None:
+    kind = with_limits(Binance, topics=10)
+    with pytest.raises(ConfigurationError, match=r"11 subscriptions, and binance allows 10 per connection: use"):
+        kind(names(11))
+    stream = kind(names(8))
+    with pytest.raises(ConfigurationError, match="12 subscriptions"):
+        stream.subscribe(names(12)[8:])
+    assert len(stream.status()["subscriptions"]) == 8, "all or none"
