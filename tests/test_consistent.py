@@ -109,7 +109,8 @@ class Readers:
 def test_readers_beside_four_writers(serve: Callable[..., Any], connect: Callable[..., Stream]) -> None:
     store = Store()
     options: dict[str, Any] = {"rate": 400.0, "levels": 150}
-    spot, futures = serve(BinanceSim, ["BTCUSDT"], **options), serve(BinanceFuturesSim, ["BTCUSDT"], **options)
+    spot = serve(BinanceSim, ["BTCUSDT"], **options)
+    futures = serve(BinanceFuturesSim, ["BTCUSDT"], **options)
     huobi = serve(HuobiSim, ["BTCUSDT", "ETHUSDT"], **options)
     streams = [connect(spot, "BTC-USDT", store=store), connect(futures, "BTC-USDT", store=store),
                connect(huobi, "BTC-USDT", store=store),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "Rows", "environment", "installed", "interpreter", "machine", "median", "rounds", "run",
-           "venue"]
+__all__ = ["ROOT", "Rows", "environment", "finished", "installed", "interpreter", "machine", "median",
+           "redis", "rounds", "run", "started", "venue"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -51,6 +54,48 @@ def run(script: str, *arguments: Any, python: str = sys.executable, timeout: flo
         raise SystemExit(f"{script} {' '.join(map(str, arguments))} ended with {done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+@contextmanager
+def started(script: str, *arguments: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A script of this folder that runs beside; the block begins when it has printed its first line."""
+    process = subprocess.Popen([sys.executable, str(HERE / script), *map(str, arguments)], cwd=ROOT,
+                               env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def finished(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Have what :func:`started` runs end; the JSON object on its last line."""
+    result: dict[str, Any] = json.loads(process.communicate()[0].splitlines()[-1])
+    return result
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """A Redis server of our own, as long as the block lasts; its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no",
+             "--dir", folder], stdout=subprocess.DEVNULL)
+        try:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
 
 
 def rounds(names: Iterable[str], repetitions: int, call: Callable[[str], dict[str, Any]]) -> Rows:
