@@ -197,10 +197,18 @@ def _itch_tables(itch: Figures) -> Iterator[str]:
         (name, _n(row["cpu_us"]), f"{row['ratio']:.1f}x") for name, row in itch.items()])
 
 
+def _fan_out_lines(fan_out: Figures) -> Iterator[str]:
+    if fan_out:
+        cpu = ", ".join(f"{taken:.2f} us in {name}" for name, taken in fan_out["cpu_us"].items())
+        yield (f"Through Redis from one process to another: {_n(fan_out['per_second'])} book updates/s of 2+2"
+               f" levels; processor time per update: {cpu}.")
+        yield ""
+
+
 _TABLES: dict[str, Callable[[Figures], Iterator[str]]] = {
     "cost": _cost_tables, "latency": _latency_tables, "parallel": _parallel_tables,
     "readers": _reader_tables, "many": _many_tables, "reads": _read_tables, "imports": _import_tables,
-    "itch": _itch_tables,
+    "itch": _itch_tables, "fan_out": _fan_out_lines,
 }
 
 

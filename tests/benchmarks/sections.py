@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .harness import ROOT, Rows, environment, installed, median, rounds, run, venue
+from .harness import (
+    ROOT, Rows, environment, finished, installed, median, redis, rounds, run, started, venue,
+)
 
 __all__ = ["SECTIONS", "Plan"]
 
@@ -207,7 +210,24 @@ def itch(plan: Plan) -> Figures:
     return {name: {"cpu_us": float(taken), "ratio": float(ratio)} for name, taken, ratio in found}
 
 
+def fan_out(plan: Plan) -> Figures:
+    """Book updates through Redis, from one process to another."""
+    if not shutil.which("redis-server") or not installed("redis"):
+        return {}
+    messages = plan.of(200_000)
+    rows: Rows = {"the publisher": [], "the reader": []}
+    for _ in range(plan.repetitions):
+        with redis() as url, venue(messages=messages, levels=2) as port:
+            arguments = port, url, messages
+            with started("fan_out.py", "publish", *arguments) as publisher:
+                rows["the reader"].append(run("fan_out.py", "read", *arguments))
+                rows["the publisher"].append(finished(publisher))
+    return {
+        "per_second": median(rows["the reader"], "per_second"),
+        "cpu_us": {name: median(results, "cpu_us") for name, results in rows.items()}}
+
+
 SECTIONS: dict[str, Callable[[Plan], Figures]] = {
     "cost": cost, "latency": latency, "parallel": parallel, "readers": readers, "many": many,
-    "reads": reads, "imports": imports, "itch": itch,
+    "reads": reads, "imports": imports, "itch": itch, "fan_out": fan_out,
 }

@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SCALE = 100         # ticks of a price unit
+END = "endusdt"     # who subscribes it gets one message of it at the end
 
 # Where a real feed's updates fall (Binance spot ETHUSDT, depth@100ms): the deciles of the rank, counted
 # from the best price, are 3 7 14 27 47 86 161 257 392; a quarter of the levels are removals, a quarter
@@ -157,24 +158,25 @@ class Server:
         for message in incoming(stream):
             if b"SUBSCRIBE" in message:
                 request = json.loads(message)
-                topics = [topic.split("@")[0] for topic in request["params"]]
-                wanted += [topic for topic in topics if topic in self.names]
+                wanted += [topic.split("@")[0] for topic in request["params"]]
                 connection.sendall(frame(b'{"result":null,"id":%d}' % request["id"]))
             if b"go" in message:
-                self._send_all(connection, wanted or list(self.names)[:1])
+                self._send_all(connection, wanted or [*list(self.names)[:1], END])
 
     def _start_all(self) -> None:
         for connection, wanted in list(self._waiting.items()):
             threading.Thread(target=self._send_all, args=(connection, wanted), daemon=True).start()
 
-    def _send_all(self, connection: socket.socket, names: list[str]) -> None:
+    def _send_all(self, connection: socket.socket, wanted: list[str]) -> None:
+        names = [name for name in wanted if name in self.names]
         try:
             if self.rate:
                 self._send_paced(connection, names)
             else:
                 for blob in [self._blob(name) for name in names]:
                     connection.sendall(blob)
-            connection.sendall(self.end)
+            if END in wanted:
+                connection.sendall(self.end)
         except OSError:
             pass                                # it has seen enough
 
