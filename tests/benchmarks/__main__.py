@@ -66,6 +66,7 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     tables = report.text(results)
     print(tables)
+    print(report.verdict(results))
     if options.readme:
         put_between_marks(options.readme, tables)
 
