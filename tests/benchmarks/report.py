@@ -152,6 +152,7 @@ def _advice(latency: Figures) -> Iterator[str]:
     slow, quick = switches["5 ms"][ours], switches["0.1 ms"][ours]
     speed = quick["turns_per_second"] / slow["turns_per_second"]
     free = latency.get("free-threaded", {}).get("busy", {}).get("5 ms", {}).get(ours)
+
     def pair(row: Figures) -> str:
         return f"{_n(row['p50'] / 1e3)} ms (p50) and {_n(row['p99'] / 1e3)} ms (p99)"
 
