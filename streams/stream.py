@@ -166,7 +166,9 @@ class Stream(threading.Thread):
             ConfigurationError: It is running.
         """
         if self.lifecycle.state in ("stopped", "failed") and threading.current_thread() is not self:
-            self._connector.ended.wait(ENDING)      # its thread has said so, and is about to end
+            ended = self._connector.ended
+            if ended.wait(ENDING):                  # its thread has said so, and is about to end
+                self._join_run(ended)
         with self._connector.control, self._renewal:
             if super().is_alive():
                 raise ConfigurationError(f"{self._title} is running already; stop() it first")
@@ -227,7 +229,9 @@ class Stream(threading.Thread):
 
     def join(self, timeout: float | None = None) -> None:
         """See ``threading.Thread.join``: waits for the present run of the stream."""
-        if self.ident is None or threading.current_thread() is self:
+        with self._renewal:
+            never = self.ident is None
+        if never or threading.current_thread() is self:
             super().join(timeout)               # which says that this can not be
         ended = self._connector.ended
         if ended.wait(timeout):

@@ -360,7 +360,7 @@ def test_a_handler_restarts_a_stream_that_has_ended(stack: Stack) -> None:
         wait_live(stream)
         stream.ask_to_stop()
         wait_until(lambda: restarts == count or failures)
-    assert failures == []
+        assert failures == []
     wait_live(stream)
     stream.off(restart)
 

@@ -91,11 +91,11 @@ def read(path: Path) -> str:
 
 
 def alpaca(stack: Stack) -> AlpacaSim:
-    return stack.enter_context(AlpacaSim(keys={KEY: SECRET}, rate=20))
+    return stack.enter_context(AlpacaSim(keys={KEY: SECRET}, rate=100))
 
 
 def polygon(stack: Stack) -> PolygonSim:
-    return stack.enter_context(PolygonSim(keys=[KEY], rate=20))
+    return stack.enter_context(PolygonSim(keys=[KEY], rate=100))
 
 
 def itch(stack: Stack) -> ItchSim:

@@ -25,7 +25,7 @@ from .tools import wait_until, with_limits
 CALLS = int(os.environ.get("STREAMS_STORM", "10000"))
 THREADS = 8
 DEADLINE = 25.0
-PAUSE = 0.006       # seconds between two calls of one caller, at most: connections have to live meanwhile
+PAUSE = 0.004       # seconds between two calls of one caller, at most: connections have to live meanwhile
 COINS = [f"C{a}{b}-USDT" for a in "ABCDE" for b in "ABCD"]
 STOCKS = [f"S{a}{b}" for a in "ABCDE" for b in "ABCD"]
 # As fast as it goes: the venues' limits on connections and messages would only make it wait.
