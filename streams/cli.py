@@ -1,4 +1,4 @@
-"""The command ``streams``: ``demo``, ``watch``, ``record``, ``replay``, ``venues``, ``doctor``.
+"""The command ``streams``: ``demo``, ``watch``, ``record``, ``replay``, ``collect``, ``venues``, ``doctor``.
 
 What each does is in :mod:`streams.console`, imported when that command is given.
 """
@@ -17,7 +17,8 @@ __all__ = ["build_parser", "main"]
 # command -> (module of streams.console, function)
 _COMMANDS = {
     "demo": ("demo", "demo"), "watch": ("watch", "watch"), "record": ("recordings", "record"),
-    "replay": ("recordings", "replay"), "venues": ("venues", "venues"), "doctor": ("doctor", "doctor"),
+    "replay": ("recordings", "replay"), "collect": ("collect", "collect"),
+    "venues": ("venues", "venues"), "doctor": ("doctor", "doctor"),
 }
 _TARGETS = """\
 Books are named by their exchange and their symbols: the name of an exchange, alone or before a colon, says
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_watch(_with_targets(commands, "watch", "live view of one or many venues"))
     _add_record(_with_targets(commands, "record", "keep the raw frames of streams in a file"))
     _add_replay(_with_targets(commands, "replay", "rebuild books from a recording"))
+    _add_collect(_with_targets(commands, "collect", "publish streams to Redis, for other processes"))
     venues = commands.add_parser("venues", help="what can be streamed, and what it needs")
     venues.add_argument("--json", action="store_true", help="one object a line")
     _add_doctor(commands.add_parser("doctor", help="check the installation and the way to the venues"))
@@ -146,6 +148,16 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
 def _add_record(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="feed-%Y%m%d-%H%M%S.jsonl.gz".replace("%", "%%"), metavar="FILE",
                         help="a new file, compressed by its name (default: %(default)s)")
+    _add_source(parser)
+
+
+def _add_collect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--publish", required=True, metavar="URL",
+                        help="redis://[[user]:password@]host[:port][/database], or rediss://")
+    parser.add_argument("--prefix", default="streams", help="of all names in Redis (streams)")
+    parser.add_argument("--name", help="of this collector, different for each (default: a new one)")
+    parser.add_argument("--lease", type=_seconds, default=3.0, metavar="N",
+                        help="seconds after which the others take over when this one dies (3)")
     _add_source(parser)
 
 
