@@ -19,7 +19,7 @@ from .handlers import Handlers
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
-from .settings import names
+from .settings import check_count, check_options, check_seconds, names
 from .store import Store
 from .stream import POLITE, Stream
 from .venue import Venue
@@ -73,6 +73,8 @@ class StreamManager:
     def __init__(self, *, store: Store | None = None, metrics: Metrics | None = None, workers: int = 4,
                  providers: Sequence[str | Provider] = ("rest",), ttl: Mapping[str, float] | None = None,
                  max_jump: float = 20.0, window: float = 60.0, **options: Any) -> None:
+        check_options({"store": store})
+        check_count("workers", workers, "threads")
         self.store = store if store is not None else Store()
         self.metrics = metrics or NoMetrics()
         self.handlers = Handlers(self.metrics)
@@ -214,6 +216,8 @@ class StreamManager:
             NotReady: The time ran out, or what is missing will not come (refused, failed); the message
                 names what is missing and why.
         """
+        if timeout:
+            check_seconds("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         seen = self.store.last_update
         while True:
@@ -313,6 +317,8 @@ class StreamManager:
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Have ``fn(*args, **kwargs)`` called in a small thread pool, beside the streams."""
+        if not callable(fn):
+            raise ConfigurationError(f"submit({fn!r}): give a function, and its arguments after it")
         return self._pool.submit(fn, *args, **kwargs)
 
     # -- inside -------------------------------------------------------------------------------------

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from .backoff import Backoff
 from .credentials import public_url
 from .errors import ConfigurationError
+from .handlers import Handlers
+from .store import Store
 from .transports.proxies import parse_proxy
 from .transports.tls import check_sslopt
 from .venue import Venue
 
-__all__ = ["check_encrypted", "check_way", "complete_keys", "names", "rest_address", "stream_address"]
+__all__ = [
+    "check_count", "check_encrypted", "check_known", "check_options", "check_seconds", "check_way",
+    "complete_keys", "names", "rest_address", "stream_address"]
 
 
 def names(what: str, given: Sequence[str] | str) -> list[str]:
@@ -85,6 +92,70 @@ def rest_address(facts: Venue, rest_url: str | None) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigurationError(f"rest_url={public_url(rest_url)!r}: give it like https://host:port")
     return rest_url.rstrip("/")
+
+
+def check_known(venue: type[Venue], options: Iterable[str], general: Iterable[str]) -> None:
+    """Raises ConfigurationError for a misspelt option, if it is clear what was meant; what else a venue
+    does not know, it refuses itself."""
+    for name in sorted(set(options) - set(venue.options)):
+        near = difflib.get_close_matches(name, [*venue.options, *general], 1)
+        if near:
+            raise ConfigurationError(f"{venue.name} has no option {name!r}; did you mean {near[0]!r}?")
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Raises ConfigurationError unless it is a number of seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigurationError(f"{name}={value!r}: it must be more than 0 seconds")
+
+
+def check_count(name: str, value: Any, what: str) -> None:
+    """Raises ConfigurationError unless it is a whole number, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name}={value!r}: it must be a number of {what}, at least 1")
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError for options of a stream that can not be what they are; of those that
+    are there only. Whether they fit the venue is asked elsewhere."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("number", float) not in (float, Decimal):
+        raise ConfigurationError(f"number={given['number']!r}: it must be float or decimal.Decimal")
+    if "depth" in given:
+        check_count("depth", given["depth"], "levels")
+    for name in ("stale_after", "connect_timeout"):
+        if name in given:
+            check_seconds(name, given[name])
+    for name in ("url", "rest_url", "proxy", "api_key", "api_secret"):
+        if not isinstance(given.get(name, ""), str):
+            raise ConfigurationError(f"{name}: give text, not {type(given[name]).__name__}")
+    for name, kind in _KINDS.items():
+        if name in given and not isinstance(given[name], kind):
+            raise ConfigurationError(f"{name}={given[name]!r}: give a {kind.__module__}.{kind.__name__}")
+    if "rest_limit" in given:
+        _check_limit(given["rest_limit"])
+    _check_headers(given.get("headers", {}))
+    if "schedule" in given and not hasattr(given["schedule"], "next_change"):
+        raise ConfigurationError(f"schedule={given['schedule']!r}: give one of streams.schedule")
+
+
+_KINDS: dict[str, type] = {"store": Store, "handlers": Handlers, "backoff": Backoff}
+
+
+def _check_limit(limit: Any) -> None:
+    if not isinstance(limit, (tuple, list)) or len(limit) != 2:
+        raise ConfigurationError(f"rest_limit={limit!r}: give (weight, seconds), like (6000, 60.0)")
+    check_count("rest_limit", limit[0], "units of weight")
+    check_seconds("rest_limit", limit[1])
+
+
+def _check_headers(headers: Any) -> None:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError("headers: give a dict, like {'User-Agent': 'me'}")
+    for name, value in headers.items():
+        text = isinstance(name, str) and isinstance(value, str)
+        if not text or any(mark in name + value for mark in "\r\n\0"):
+            raise ConfigurationError(f"headers: the name and the value of {name!r} must be text of one line")
 
 
 def check_way(proxy: str | None, sslopt: Mapping[str, Any] | None) -> None:

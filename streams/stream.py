@@ -29,7 +29,10 @@ from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
 from .rest import Rest
 from .session import Recording
-from .settings import check_encrypted, check_way, complete_keys, names, rest_address, stream_address
+from .settings import (
+    check_encrypted, check_known, check_options, check_way, complete_keys, names, rest_address,
+    stream_address,
+)
 from .store import Store
 from .venue import Route, Venue
 
@@ -92,12 +95,12 @@ class Stream(threading.Thread):
         rest_limit: tuple[int, float] | None = None, backoff: Backoff | None = None, **options: Any,
     ) -> None:
         kind = self.venue
-        if number not in (float, Decimal):
-            raise ConfigurationError(f"number={number!r}: it must be float or decimal.Decimal")
-        if depth is not None and (not isinstance(depth, int) or depth < 1):
-            raise ConfigurationError(f"depth={depth!r}: it must be a number of levels, at least 1")
-        if stale_after is not None and not stale_after > 0:
-            raise ConfigurationError(f"stale_after={stale_after!r}: it must be more than 0 seconds")
+        check_known(kind, options, _OF_STREAM | _OF_VENUE)
+        check_options({
+            "store": store, "url": url, "rest_url": rest_url, "number": number, "depth": depth,
+            "stale_after": stale_after, "proxy": proxy, "headers": headers, "api_key": api_key,
+            "api_secret": api_secret, "connect_timeout": connect_timeout, "schedule": schedule,
+            "handlers": handlers, "rest_limit": rest_limit, "backoff": backoff})
         self._options = dict(options, number=number, depth=depth, api_key=api_key, api_secret=api_secret)
         complete_keys(kind, self._options)
         facts = self._facts = kind(**self._options)
@@ -144,6 +147,7 @@ class Stream(threading.Thread):
             ConfigurationError: As the constructor would, for the venue's part of them.
         """
         settings = {name: value for name, value in options.items() if name not in _OF_STREAM}
+        check_known(cls.venue, set(settings) - _OF_VENUE, _OF_STREAM | _OF_VENUE)
         complete_keys(cls.venue, settings)
         return cls.venue(**settings)
 

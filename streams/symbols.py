@@ -15,6 +15,7 @@ __all__ = ["SymbolStyle", "native_symbol"]
 # What a symbol may be made of: letters of any script (some venues list non-ASCII names), digits and
 # the punctuation venues use. No white space and nothing that means something in a URL or a topic.
 _SYMBOL = re.compile(r"[\w.\-:/^*]+")
+_COMPACT = re.compile(r"[\w\-]+")      # of venues that write BTCUSDT
 
 
 class SymbolStyle(NamedTuple):
@@ -42,5 +43,8 @@ def native_symbol(symbol: str, style: SymbolStyle, venue: str) -> str:
             f"{symbol!r} is no symbol of {venue}; write it like 'BTC-USDT' or as the venue does")
     if style.verbatim:
         return symbol
+    if not style.separator and not _COMPACT.fullmatch(symbol):
+        raise ConfigurationError(
+            f"{symbol!r} is no symbol of {venue}; write it like 'BTC-USDT' or as the venue does")
     native = symbol.replace("-", style.separator)
     return native.lower() if style.lower else native.upper()

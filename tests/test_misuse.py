@@ -1,0 +1,148 @@
+"""A call that can not work fails at once, in one line that says what would have been right."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from streams import Binance, BinanceFutures, Huobi, NotReady, StreamManager
+from streams.errors import ConfigurationError
+
+from .tools import with_limits
+
+BTC = ["BTC-USDT"]
+
+
+def start(*args: Any, **options: Any) -> Callable[[StreamManager], object]:
+    return lambda market: market.start(*args, **options)
+
+
+def option(**options: Any) -> Callable[[StreamManager], object]:
+    return start("binance", BTC, **options)
+
+
+CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
+    (start("binanc", BTC), r"no exchange is called 'binanc'; known: binance, binance-futures, huobi, htx"),
+    (start("binance", []), r"symbols=\[\]: give a list of names, like \['BTC-USDT'\]"),
+    (start("binance", None), r"symbols=None: give a list of names"),
+    (start("binance", 42), r"symbols=42: give a list of names"),
+    (start("binance", [""]), r"symbols: '' is no name; give text, like"),
+    (start("binance", [7]), r"symbols: 7 is no name; give text, like"),
+    (start("binance", ["BTC USDT"]), r"'BTC USDT' is no symbol of binance; write it like 'BTC-USDT'"),
+    (start("binance", ["BTC/USDT"]), r"'BTC/USDT' is no symbol of binance; write it like 'BTC-USDT'"),
+    (start("binance", ["*"]), r"'\*' is no symbol of binance; write it like 'BTC-USDT'"),
+    (start("binance", ["BTC-USDT", "btcusdt"]), r"btcusdt is subscribed already, as BTC-USDT"),
+    (start("binance", BTC, []), r"channels=\[\]: give a list of names, like \['book'\]"),
+    (start("binance", BTC, ["books"]), r"no channel 'books'; its channels: book, quotes, trades"),
+    (start("binance", BTC, ["bars"]), r"no channel 'bars'; its bars: bars:1s, bars:1m"),
+    (start("binance", BTC, ["bars:2m"]), r"no channel 'bars:2m'; its bars: bars:1s, bars:1m"),
+    (start("binance", BTC, ["book:1m"]), r"channel 'book' takes no interval"),
+    (option(nothing=1), r"binance has no option 'nothing'; its own options are: none"),
+    (option(prox="http://localhost:1"), r"binance has no option 'prox'; did you mean 'proxy'\?"),
+    (start("huobi", BTC, bookmode="incremental"), r"no option 'bookmode'; did you mean 'book_mode'\?"),
+    (start("huobi", BTC, book_mode="fast"), r"book_mode='fast': 'snapshots' or 'incremental'"),
+    (option(number=int), r"number=<class 'int'>: it must be float or decimal.Decimal"),
+    (option(number="Decimal"), r"number='Decimal': it must be float or decimal.Decimal"),
+    (option(depth=0), r"depth=0: it must be a number of levels, at least 1"),
+    (option(depth="20"), r"depth='20': it must be a number of levels, at least 1"),
+    (option(depth=True), r"depth=True: it must be a number of levels, at least 1"),
+    (option(depth=10 ** 6), r"depth=1000000 is more than the 5000 levels it gives"),
+    (option(stale_after=0), r"stale_after=0: it must be more than 0 seconds"),
+    (option(stale_after="5"), r"stale_after='5': it must be more than 0 seconds"),
+    (option(stale_after=float("nan")), r"stale_after=nan: it must be more than 0 seconds"),
+    (option(connect_timeout=-1), r"connect_timeout=-1: it must be more than 0 seconds"),
+    (option(url="localhost:80"), r"url='localhost:80': binance needs ws://host:port"),
+    (option(url="http://localhost:80"), r"url='http://localhost:80': binance needs ws://host:port"),
+    (option(url="ws://"), r"url='ws://': binance needs ws://host:port"),
+    (option(url=5), r"url: give text, not int"),
+    (option(rest_url="ws://localhost"), r"rest_url='ws://localhost': give it like https://host:port"),
+    (option(proxy="localhost"), r"proxy must be http://\[user:pass@\]host:port, socks5://\.\.\. or"),
+    (option(sslopt={"verify": 1}), r"unknown sslopt 'verify'; known are ca_certs, cert_reqs"),
+    (option(headers=["a"]), r"headers: give a dict, like \{'User-Agent': 'me'\}"),
+    (option(headers={"a": "b\r\nc"}), r"headers: the name and the value of 'a' must be text of one line"),
+    (option(headers={"a": 5}), r"headers: the name and the value of 'a' must be text of one line"),
+    (option(rest_limit=5), r"rest_limit=5: give \(weight, seconds\), like \(6000, 60.0\)"),
+    (option(rest_limit=(0, 60.0)), r"rest_limit=0: it must be a number of units of weight, at least 1"),
+    (option(schedule="nyse"), r"schedule='nyse': give one of streams.schedule"),
+    (option(backoff=1.0), r"backoff=1.0: give a streams.backoff.Backoff"),
+    (option(store={}), r"store is one for all streams of a manager: StreamManager\(store=\.\.\.\)"),
+    (option(api_key=5), r"api_key: give text, not int"),
+    (lambda market: Binance(BTC, store={}), r"store=\{\}: give a streams.store.Store"),
+    (lambda market: Binance(BTC, handlers=print), r"give a streams.handlers.Handlers"),
+    (lambda market: Binance(BTC).subscribe([]), r"symbols=\[\]: give a list of names"),
+    (lambda market: Binance(BTC).subscribe("X Y"), r"'X Y' is no symbol of binance"),
+    (lambda market: Binance(BTC).subscribe("X-Y", "nothing"), r"binance has no channel 'nothing'"),
+    (lambda market: Binance(BTC).unsubscribe("X-Y", "nothing"), r"binance has no channel 'nothing'"),
+    (lambda market: Binance(BTC).subscribe("btcusdt"), r"btcusdt is subscribed already, as BTC-USDT"),
+    (lambda market: BinanceFutures(BTC, ["book", "trades"]), r"use StreamManager.start\('binance"),
+    (lambda market: Huobi(BTC, ["book", "quotes"], book_mode="incremental"), r"use StreamManager.start"),
+    (lambda market: with_limits(Binance, topics=1)(["A-B", "C-D"]), r"2 subscriptions, and binance allows 1"),
+    (lambda market: Binance(BTC).on("(", print), r"'\(' is no regular expression .* write for example"),
+    (lambda market: market.on("(", print), r"'\(' is no regular expression .* write for example"),
+    (lambda market: market.on("x", 5), r"handler must be a function that takes an event, not 5"),
+    (lambda market: market.on("x", print, policy="drop"), r"no policy is called 'drop': .*drop_oldest"),
+    (lambda market: market.on("x", print, maxsize=0), r"maxsize must be a number of events, 1 or more"),
+    (lambda market: market.pause("binance"), r"binance has not been started; running: none"),
+    (lambda market: market.subscribe("binance", BTC), r"binance has not been started; running: none"),
+    (lambda market: market.unsubscribe("nowhere", BTC), r"no exchange is called 'nowhere'"),
+    (lambda market: market.stop("nowhere"), r"no exchange is called 'nowhere'"),
+    (lambda market: market.ticker("nowhere", "BTC-USDT"), r"no exchange is called 'nowhere'"),
+    (lambda market: market.ticker("binance", "BTC-USDT", max_age=-1), r"max_age=-1: it must be more than 0"),
+    (lambda market: market.wait_ready(-1), r"timeout=-1: it must be more than 0 seconds"),
+    (lambda market: market.submit(5), r"submit\(5\): give a function, and its arguments after it"),
+    (lambda market: StreamManager(workers=0), r"workers=0: it must be a number of threads, at least 1"),
+    (lambda market: StreamManager(store={}), r"store=\{\}: give a streams.store.Store"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(CALLS)))
+def test_a_call_that_can_not_work(number: int) -> None:
+    call, words = CALLS[number]
+    market = StreamManager()
+    with pytest.raises(ConfigurationError) as caught:
+        call(market)
+    text = str(caught.value)
+    assert re.search(words, text), text
+    assert "\n" not in text
+    assert isinstance(caught.value, ValueError), "so that those who do not know our errors understand"
+    assert not [t for t in threading.enumerate() if t.name.startswith("streams-")], "nothing was started"
+    assert market.status()["streams"] == []
+    market.stop()
+
+
+def test_other_options_for_what_runs_already(serve: Any) -> None:
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        market.start("binance", BTC, url=sim.url, rest_url=sim.rest_url)
+        market.start("binance", ["ETH-USDT"])
+        market.start("binance", ["ETH-USDT"], url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(ConfigurationError, match="binance runs already, with other options; stop"):
+            market.start("binance", BTC, number=Decimal)
+
+
+def test_all_or_nothing(serve: Any) -> None:
+    """A mistake in one of many symbols leaves everything as it was."""
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        with pytest.raises(ConfigurationError, match="'X Y' is no symbol"):
+            market.start("binance", ["BTC-USDT", "X Y"], url=sim.url, rest_url=sim.rest_url)
+        assert market.status()["streams"] == [] and sim.accepted == 0
+        market.start("binance", BTC, url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(ConfigurationError, match="no channel 'nothing'"):
+            market.subscribe("binance", ["ETH-USDT"], ["book", "nothing"])
+        assert list(market.status()["streams"][0]["subscriptions"]) == ["book.BTC-USDT"]
+
+
+def test_not_ready_names_what_is_missing_and_why(serve: Any) -> None:
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT", "NO-SUCH"], ["quotes"], url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(NotReady, match=r"no data yet for binance quotes of BTC-USDT \(\w+\); .*NO-SUCH"):
+            market.wait_ready(0.3)
+        with pytest.raises(NotReady):
+            market.wait_ready(0)
