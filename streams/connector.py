@@ -256,6 +256,7 @@ class Connector:
     def _judge(self, session: Session, closed: Closed) -> float | None:
         """What the end of a connection means: seconds to wait, or None to give up."""
         self.feed.report()
+        self.feed.subscriptions.reset()
         verdict = session.verdict or self._verdict(closed)
         reason = self.feed.clean(str(verdict.error)) if verdict is not None else "closed"
         self.feed.mark("stale", reason)

@@ -158,7 +158,7 @@ def test_406_waits_out_the_old_session(serve_alpaca: Any, connect_to: Any) -> No
     assert sim.accepted == 3 and len(sim.connections) == 1
     # Closed properly it has no old session to wait for.
     stream.pause()
-    wait_until(lambda: not sim.connections)
+    wait_until(lambda: stream.state == "paused" and not sim.connections)
     stream.resume()
     wait_subscribed(stream)
     assert sim.accepted == 4
