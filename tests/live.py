@@ -124,6 +124,11 @@ def wait_subscribed(stream: Stream, timeout: float = 10.0) -> None:
         what=f"{stream!r} subscribed: {stream.status()['subscriptions']}; {stream.status()['last_error']}")
 
 
+def wait_wired(stream: Stream) -> None:
+    """Wait until the stream follows its handlers: those given while it runs hear what comes after that."""
+    wait_until(lambda: stream.feed._wired == stream.handlers.version, what="the handlers are followed")
+
+
 def at_once(*calls: Callable[[], object], timeout: float = 20.0) -> None:
     """Make all calls at the same time, each in a thread; raise what the first of them raised."""
     barrier, failures = threading.Barrier(len(calls)), []

@@ -19,7 +19,7 @@ from streams.sim.alpaca import AlpacaSim
 from streams.sim.tape_events import Bands, Bar, BookChange, Imbalance, Status
 from streams.stream import Stream
 
-from .live import ALPACA_KEYS, at_once, listed, quick, settled, wait_listed, wait_subscribed
+from .live import ALPACA_KEYS, at_once, listed, quick, settled, wait_listed, wait_subscribed, wait_wired
 from .tools import exact, wait_until
 
 Stack = contextlib.ExitStack
@@ -324,6 +324,7 @@ def test_every_trade_and_quote_to_the_nanosecond(kind: Any, symbols: list[str], 
     for channel, events in got.items():
         stream.on(rf".+\.{channel}\..+", events.append, policy="inline")
     wait_subscribed(stream)
+    wait_wired(stream)
     since = {symbol: sim.tape.last_trade(symbol.replace("-", "/")).time for symbol in symbols}
     sim.advance(400)
     for symbol in symbols:
@@ -379,6 +380,7 @@ def test_bars_and_their_updates(serve_alpaca: Any, connect_to: Any) -> None:
     assert listed(sim) == {"bars:AAPL", "updatedBars:AAPL", "dailyBars:AAPL"}
     heard: list[Any] = []
     stream.on(r"alpaca\.bars:1m\.AAPL", heard.append, policy="inline")
+    wait_wired(stream)
     bars = stream.store.bars["alpaca"]
 
     def is_last(bar: Bar, interval: str) -> bool:

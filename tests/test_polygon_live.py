@@ -20,7 +20,7 @@ from streams.sim.polygon import PolygonSim
 from streams.sim.tape_events import Bands, Bar, Imbalance, Status, Value
 from streams.stream import Stream
 
-from .live import POLYGON_KEY, listed, quick, settled, wait_listed, wait_subscribed
+from .live import POLYGON_KEY, listed, quick, settled, wait_listed, wait_subscribed, wait_wired
 from .tools import exact, wait_until
 
 Stack = contextlib.ExitStack
@@ -201,6 +201,7 @@ def test_wildcards(serve_polygon: Any, connect_to: Any) -> None:
     heard: list[Any] = []
     stream.on(r"polygon\.trades\.O:NVDA\d+C.+", heard.append, policy="inline")
     wait_listed(sim, {"T.*"}, stream)
+    wait_wired(stream)
     for symbol in (CALL, OTHER, PUT, CALL):
         sim.trade(symbol, "7.25", 3)
     trades = stream.store.trades["polygon"]
@@ -244,6 +245,7 @@ def test_each_cluster(market: str, symbol: str, true: str, channels: list[str], 
     for channel, events in heard.items():
         stream.on(rf"polygon\.{channel}\..+", events.append, policy="inline")
     wait_listed(sim, topics, stream)
+    wait_wired(stream)
     assert sim.connections[0].path == f"/{market}"
     sim.advance(300)
     store, quote = stream.store, sim.tape.last_quote(true)
