@@ -96,7 +96,7 @@ def test_a_quiet_market_is_not_a_mute_server(serve: Serve, connect: Connect) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pongs_and_pings_but_no_data_is_stale_and_replaced(kind: Any, serve: Serve, connect: Connect) -> None:
-    sim = serve(kind, ["BTCUSDT"], rate=50.0, ping_interval=0.2)
+    sim = serve(kind, ["BTCUSDT"], rate=50.0, ping_interval=0.4)
     stream = connect(sim, ["BTC-USDT"], ["book", "quotes"], stale_after=0.8, begin=False)
     statuses = Statuses(stream)
     refused: list[str] = []
