@@ -142,6 +142,7 @@ class StreamManager:
             StopTimeout: A thread still runs after ``timeout`` seconds; the message names it.
         """
         deadline = time.monotonic() + timeout
+        self.store.lock.let_go()
         with self._lock:
             groups = [self._groups.pop(name) for name in self._named(exchange)]
         streams = [stream for group in groups for _, stream in group.streams]

@@ -162,6 +162,11 @@ class _AllLocks:
                     writer.lock.release()
             self._gate.release()
 
+    def let_go(self) -> None:
+        """Release all that this thread still holds: Ctrl-C may have struck at the very beginning of
+        ``__exit__``, and whoever stops the streams then must not make them wait for it. Threads: any."""
+        self._release()
+
 
 class Store:
     """Order books, tickers, quotes, trades and bars of all streams that write into it.
