@@ -10,10 +10,11 @@ from typing import Any
 
 from streams.backoff import Backoff
 from streams.exchanges import (
-    Alpaca, AlpacaCrypto, AlpacaOptions, Binance, BinanceFutures, Huobi, Polygon,
+    Alpaca, AlpacaCrypto, AlpacaOptions, Binance, BinanceFutures, Huobi, Kraken, Polygon,
 )
 from streams.sim import BinanceFuturesSim, BinanceSim, HuobiSim
 from streams.sim.alpaca import AlpacaSim
+from streams.sim.kraken import KrakenSim
 from streams.sim.polygon import PolygonSim
 from streams.stream import Stream
 
@@ -67,9 +68,14 @@ def _market(suffix: str) -> Callable[[str], set[str]]:
     return lambda symbol: {f"market.{symbol.replace('-', '').lower()}.{suffix}"}
 
 
+def _slashed(prefix: str) -> Callable[[str], set[str]]:
+    return lambda symbol: {prefix + symbol.replace("-", "/")}
+
+
 _COINS = ["BTC-USDT", "ETH-USDT", "LTC-USDT", "XRP-USDT"]
 _STOCKS = ["AAPL", "NVDA", "MSFT", "TSLA"]
 _PAIRS = ["BTC-USD", "ETH-USD", "LTC-USD", "SOL-USD"]
+_SLASHED = [pair.replace("-", "/") for pair in _PAIRS]
 
 PLACES: dict[str, Place] = {
     "binance": Place(Binance, BinanceSim, {"symbols": COINS}, _COINS, _coin("trade")),
@@ -80,12 +86,14 @@ PLACES: dict[str, Place] = {
                    _market("trade.detail")),
     "huobi-book": Place(Huobi, HuobiSim, {"symbols": [c.lower() for c in COINS]}, _COINS,
                         _market("depth.step0"), "book"),
+    "kraken": Place(Kraken, KrakenSim, {"symbols": _SLASHED}, _PAIRS, _slashed("trade-:")),
+    "kraken-book": Place(Kraken, KrakenSim, {"symbols": _SLASHED}, _PAIRS, _slashed("book-10:"), "book"),
     "alpaca": Place(Alpaca, AlpacaSim, {"symbols": _STOCKS}, _STOCKS, lambda s: {f"trades:{s}"},
                     options=ALPACA_KEYS),
     "alpaca-ticker": Place(Alpaca, AlpacaSim, {"symbols": _STOCKS}, _STOCKS,
                            lambda s: {f"trades:{s}", f"quotes:{s}"}, "ticker", ALPACA_KEYS),
-    "alpaca-crypto": Place(AlpacaCrypto, AlpacaSim, {"symbols": [p.replace("-", "/") for p in _PAIRS]},
-                           _PAIRS, lambda s: {f"orderbooks:{s.replace('-', '/')}"}, "book", ALPACA_KEYS),
+    "alpaca-crypto": Place(AlpacaCrypto, AlpacaSim, {"symbols": _SLASHED},
+                           _PAIRS, _slashed("orderbooks:"), "book", ALPACA_KEYS),
     "alpaca-options": Place(AlpacaOptions, AlpacaSim, {"symbols": CALLS}, CALLS,
                             lambda s: {f"trades:{s}"}, options=ALPACA_KEYS),
     "polygon": Place(Polygon, PolygonSim, {"symbols": _STOCKS}, _STOCKS, lambda s: {f"T.{s}"},

@@ -169,7 +169,8 @@ def test_a_refusal_shows_the_venues_reason(place: Place, stack: Stack) -> None:
     assert sim.accepted == 1
 
 
-REASONS = {"binance": "is not available", "huobi": "invalid", "alpaca": "405", "polygon": "not authorized"}
+REASONS = {"binance": "is not available", "huobi": "invalid", "kraken": "not supported", "alpaca": "405",
+           "polygon": "not authorized"}
 
 
 def test_alpaca_names_the_symbols_over_the_limit(stack: Stack) -> None:
