@@ -124,9 +124,10 @@ class Server:
         self.updates = [market.update() for _ in range(messages)]
         self.end = frame(b'{"stream":"endusdt@trade","data":{"e":"trade","E":1,"s":"END","t":1,"p":"1",'
                          b'"q":"1","T":1,"m":true}}')
-        self._blobs: dict[str, bytes] = {}
+        # All frames of a symbol in one piece: the less this process has to do, the better.
+        self._blobs = {name: b"".join([frame(named(update, name)) for update in self.updates])
+                       for name in (self.names if not rate else ())}
         self._waiting: dict[socket.socket, list[str]] = {}     # what each connection has subscribed
-        self._lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def serve(self) -> None:
@@ -173,19 +174,12 @@ class Server:
             if self.rate:
                 self._send_paced(connection, names)
             else:
-                for blob in [self._blob(name) for name in names]:
-                    connection.sendall(blob)
+                for name in names:
+                    connection.sendall(self._blobs[name])
             if END in wanted:
                 connection.sendall(self.end)
         except OSError:
             pass                                # it has seen enough
-
-    def _blob(self, name: str) -> bytes:
-        """All frames of a symbol in one piece: the less this process has to do, the better."""
-        with self._lock:
-            if name not in self._blobs:
-                self._blobs[name] = b"".join([frame(named(update, name)) for update in self.updates])
-            return self._blobs[name]
 
     def _send_paced(self, connection: socket.socket, names: list[str]) -> None:
         rate = self.rate * len(names)
