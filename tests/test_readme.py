@@ -184,7 +184,7 @@ def test_two_commands_set_everything_up() -> None:
         extras = re.findall(r"'\.\[([\w,]+)\]'", steps[1])[0].split(",")
         assert set(extras) <= set(SETUP["options.extras_require"])
     assert demo.endswith("&& .venv/bin/streams demo")
-    assert tests.endswith("&& .venv/bin/python -m pytest")
+    assert tests.endswith("&& .venv/bin/python -m pytest -n 4")
     assert "streams = streams.cli:main" in SETUP["options.entry_points"]["console_scripts"]
 
 

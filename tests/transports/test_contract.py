@@ -141,6 +141,7 @@ def test_a_slow_receiver_slows_the_peer(harness, peer):
     with Speech(harness, peer.port) as speech:
         speech.listener.on_message = slowly
         other = harness.meet(peer)
+        speech.listener.wait("opened")
         sent, done = [0], threading.Event()
 
         def deliver():
