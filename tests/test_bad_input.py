@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from streams.backoff import Backoff
+from streams.book import BookView
 from streams.session import SAMPLES
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
@@ -27,13 +28,16 @@ CASES = [(kind, options, garbage) for kind, options, more in (
     (HuobiSim, {"book_mode": "incremental"}, ("gzip", "bomb"))) for garbage in (*COMMON, *more)]
 
 
+def true(sim: Any, view: BookView) -> bool:
+    """Whether a book is the true one at its number."""
+    truth = sim.market.book("BTCUSDT", view["sequence"])
+    return exact(view["bids"]) == truth.bids and exact(view["asks"]) == truth.asks
+
+
 def right(sim: Any, stream: Stream) -> bool:
     """Whether the book is live, and the true one at its number."""
     view = stream.store.orderbook(stream.exchange, "BTC-USDT")
-    if view["status"] != "live":
-        return False
-    truth = sim.market.book("BTCUSDT", view["sequence"])
-    return exact(view["bids"]) == truth.bids and exact(view["asks"]) == truth.asks
+    return view["status"] == "live" and true(sim, view)
 
 
 @pytest.mark.parametrize("number", [float, Decimal])
@@ -64,7 +68,7 @@ def test_garbage_among_good_messages_never_makes_a_live_book_wrong(kind: Any, op
     for n in range(60):
         sim.inject(Fault.GARBAGE(kind=COMMON[n % len(COMMON)]))
         view = stream.store.orderbook(stream.exchange, "BTC-USDT")
-        if view["status"] == "live" and not right(sim, stream):
+        if view["status"] == "live" and not true(sim, view):
             wrong.append((COMMON[n % len(COMMON)], view))
     assert not wrong
     wait_until(lambda: stream.status()["malformed"] == 60)

@@ -364,6 +364,7 @@ def test_abort_while_waiting_and_in_the_middle_of_a_message(peer, said):
 def test_abort_under_a_flood(peer):
     with RedisTalk(peer.url) as talk:
         wire = peer.meet()
+        talk.listener.wait("opened")
         stop = threading.Event()
 
         def flood():

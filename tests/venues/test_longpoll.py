@@ -262,7 +262,7 @@ def test_symbols_come_and_go_while_it_runs(feed, connect):
     asked = len(feed.requests)
     stream.unsubscribe(BTC)
     # The server may come to note the request that was given up after the one that took its place.
-    wait_until(lambda: any(request.query["symbols"] == ETH for request in feed.requests[asked:]))
+    wait_until(lambda: any(request.query["symbols"] == ETH for request in list(feed.requests)[asked:]))
     assert BTC not in stream.store.orderbooks[stream.exchange]
 
 
