@@ -93,7 +93,7 @@ def test_topics_of_the_past_and_of_nobody() -> None:
 @pytest.mark.parametrize("raw", [
     b"", b"{}", b'{"ping":1}', b"\x1f\x8b\x08\x00" + b"x" * 50, gzip.compress(b'{"ping":1}')[:-6],
     gzip.compress(b" " * 9_000_000), gzip.compress(b"[" * 100_000), gzip.compress(b'{"ch":"\xff\xfe"}')],
-    ids=["nothing", "no-gzip", "plain", "no-deflate", "cut", "bomb", "nested", "no-utf8"])   # gzip holds the time
+    ids=["nothing", "no-gzip", "plain", "no-deflate", "cut", "bomb", "nested", "no-utf8"])
 def test_frames_that_do_not_unpack(raw: bytes) -> None:
     [(route, signal)] = talk().receive(raw, NOW)
     assert isinstance(signal, Malformed) and len(signal.reason) < 500
