@@ -24,6 +24,7 @@ from .errors import ConfigurationError, NoData, StaleData, StreamsError
 from .events import Number, Ticker
 from .metrics import Guarded, Metrics
 from .rest import Rest
+from .settings import check_positive, check_seconds
 from .store import Store
 from .venue import Venue
 
@@ -48,6 +49,14 @@ class _Trust:
         self.fresh_since: float | None = None
 
 
+class _Pending(Future[Any]):
+    """An answer that somebody is getting. ``owner``: the thread that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owner = threading.get_ident()
+
+
 class _Key:
     """What is remembered of one kind of data of one symbol."""
 
@@ -55,7 +64,7 @@ class _Key:
 
     def __init__(self) -> None:
         self.cached: Any = None             # the last answer that did not come from the stream
-        self.pending: Future[Any] | None = None
+        self.pending: _Pending | None = None
         self.trust: dict[int, _Trust] = {}  # who asks for a tenth of a second is not who asks for ten
         self.prices: deque[tuple[float, float]] = deque(maxlen=100)     # (when, price) of good answers
 
@@ -83,14 +92,10 @@ class Fallback:
         providers: Sequence[str | Provider] = ("rest",), ttl: Mapping[str, float] | None = None,
         max_jump: float = 20.0, window: float = 60.0,
     ) -> None:
-        unknown = sorted(set(ttl or ()) - set(DEFAULT_TTL))
-        if unknown:
-            raise ConfigurationError(f"ttl has no {unknown[0]!r}; it has: {', '.join(DEFAULT_TTL)}")
-        for provider in providers:
-            if provider != "rest" and not callable(provider):
-                raise ConfigurationError(f"provider {provider!r}: give 'rest' or a callable")
-        if not max_jump > 0 or not window > 0:
-            raise ConfigurationError("max_jump (per cent) and window (seconds) must be more than 0")
+        _check_ttl({} if ttl is None else ttl)
+        _check_providers(providers)
+        check_seconds("window", window)
+        check_positive("max_jump", max_jump, "per cent")
         self.refused = 0
         self._store = store
         self._side = side
@@ -101,6 +106,7 @@ class Fallback:
         self._window = window
         self._keys: dict[tuple[str, str, str], _Key] = {}
         self._lock = threading.Lock()
+        self._waits: dict[int, _Pending] = {}       # thread -> what it waits for
 
     def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
         """A ticker no older than ``max_age`` seconds (None: the ttl).
@@ -119,8 +125,7 @@ class Fallback:
     def _get(self, kind: str, exchange: str, symbol: str, max_age: float | None,
              read: Callable[[str, str, float], A], rest: Callable[[str, str], A], shape: type[A]) -> A:
         age = self._ttl[kind] if max_age is None else max_age
-        if not age > 0:
-            raise ConfigurationError(f"max_age={max_age!r}: it must be more than 0 seconds")
+        check_seconds("max_age", age)
         with self._lock:
             key = self._keys.setdefault((kind, exchange, symbol), _Key())
         limit = _Limit(age)
@@ -163,16 +168,25 @@ class Fallback:
     def _ask_once(self, key: _Key, exchange: str, symbol: str, limit: _Limit,
                   rest: Callable[[str, str], A], shape: type[A], why: list[str]) -> A | None:
         """What is kept, if it is fresh; else ask the providers. Those who come meanwhile wait for the same
-        answer."""
+        answer; but not for what waits for them: a provider may ask the manager for something else."""
+        me = threading.get_ident()
         while True:
             with self._lock:
                 if key.cached is not None and not limit.broken_by(key.cached):
                     return key.cached  # type: ignore[no-any-return]
                 others = key.pending
                 if others is None:
-                    pending = key.pending = Future()
+                    pending = key.pending = _Pending()
                     break
-            answer, reasons = others.result()
+                if self._waits_for(others, me):
+                    why.append("it is asked for in order to answer itself")
+                    return None
+                self._waits[me] = others
+            try:
+                answer, reasons = others.result()
+            finally:
+                with self._lock:
+                    del self._waits[me]
             if answer is None or not limit.broken_by(answer):   # else they were content with less
                 why.extend(reasons)
                 return answer  # type: ignore[no-any-return]
@@ -186,6 +200,12 @@ class Fallback:
                 if answer is not None:
                     key.cached = answer
             pending.set_result((answer, list(why)))
+
+    def _waits_for(self, pending: _Pending | None, thread: int) -> bool:
+        """Whether an answer can not come before ``thread`` has gone on. Holding the lock."""
+        while pending is not None and pending.owner != thread:
+            pending = self._waits.get(pending.owner)
+        return pending is not None
 
     def _ask(self, key: _Key, exchange: str, symbol: str, limit: _Limit, rest: Callable[[str, str], A],
              shape: type[A], why: list[str]) -> A | None:
@@ -246,6 +266,23 @@ class Fallback:
             tuple(sorted(level for level in book.asks if level[1])), last_update=now,
             timestamp=book.time * venue.time_unit or None, status="live", sequence=book.last or None,
             source="rest")
+
+
+def _check_ttl(ttl: Any) -> None:
+    if not isinstance(ttl, Mapping):
+        raise ConfigurationError(f"ttl={ttl!r}: give seconds by channel, like {{'ticker': 10.0}}")
+    for name, seconds in ttl.items():
+        if name not in DEFAULT_TTL:
+            raise ConfigurationError(f"ttl has no {name!r}; it has: {', '.join(DEFAULT_TTL)}")
+        check_seconds(f"ttl of {name}", seconds)
+
+
+def _check_providers(providers: Any) -> None:
+    if not isinstance(providers, (list, tuple)):
+        raise ConfigurationError(f"providers={providers!r}: give a list, like ['rest']")
+    for provider in providers:
+        if provider != "rest" and not callable(provider):
+            raise ConfigurationError(f"provider {provider!r}: give 'rest' or a callable")
 
 
 def _shaped(given: Any, shape: type[A], exchange: str, symbol: str, name: str) -> A | None:

@@ -20,8 +20,8 @@ from .transports.tls import check_sslopt
 from .venue import Venue
 
 __all__ = [
-    "check_count", "check_encrypted", "check_known", "check_options", "check_seconds", "check_way",
-    "complete_keys", "names", "rest_address", "stream_address"]
+    "check_count", "check_encrypted", "check_known", "check_options", "check_positive", "check_seconds",
+    "check_way", "complete_keys", "names", "rest_address", "stream_address"]
 
 
 def names(what: str, given: Sequence[str] | str) -> list[str]:
@@ -105,8 +105,13 @@ def check_known(venue: type[Venue], options: Iterable[str], general: Iterable[st
 
 def check_seconds(name: str, value: Any) -> None:
     """Raises ConfigurationError unless it is a number of seconds above 0."""
+    check_positive(name, value, "seconds")
+
+
+def check_positive(name: str, value: Any, what: str) -> None:
+    """Raises ConfigurationError unless it is a number above 0; ``what`` of."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"{name}={value!r}: it must be more than 0 seconds")
+        raise ConfigurationError(f"{name}={value!r}: it must be more than 0 {what}")
 
 
 def check_count(name: str, value: Any, what: str) -> None:

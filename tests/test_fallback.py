@@ -404,6 +404,45 @@ def test_a_failure_is_shared_and_not_kept(manager: Market) -> None:
     assert market.ticker("binance", "X").last == 5.0
 
 
+def test_a_provider_may_ask_for_another_symbol_but_not_for_its_own(manager: Market) -> None:
+    made: list[StreamManager] = []
+
+    def elsewhere(exchange: str, symbol: str) -> Ticker:
+        return made[0].ticker("huobi", symbol)
+
+    def known(exchange: str, symbol: str) -> float | None:
+        return 5.0 if (exchange, symbol) == ("huobi", "X") else None
+    made.append(manager(providers=[known, elsewhere]))
+    at_once(lambda: made[0].ticker("binance", "X"), timeout=5)
+    assert made[0].ticker("binance", "X").last == 5.0
+    failures: list[str] = []
+
+    def ask() -> None:                                  # nobody has it, huobi's own providers included
+        with pytest.raises(StaleData) as error:
+            made[0].ticker("binance", "Y")
+        failures.append(str(error.value))
+    at_once(ask, timeout=5)
+    assert "huobi Y: " in failures[0] and "it is asked for in order to answer itself" in failures[0]
+    assert made[0].ticker("huobi", "X").last == 5.0     # and nobody waits for what has ended
+
+
+def test_providers_that_ask_each_other_do_not_wait_for_each_other(manager: Market) -> None:
+    made: list[StreamManager] = []
+    meeting = threading.Barrier(2)
+    other = {"binance": "huobi", "huobi": "binance"}
+
+    def elsewhere(exchange: str, symbol: str) -> Ticker:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(1)                             # each is asked, and asks the other now
+        return made[0].ticker(other[exchange], symbol)
+    made.append(manager(providers=[elsewhere]))
+
+    def ask(exchange: str) -> None:
+        with pytest.raises(StaleData, match="elsewhere: "):
+            made[0].ticker(exchange, "X")
+    at_once(lambda: ask("binance"), lambda: ask("huobi"), timeout=10)
+
+
 def test_who_waits_for_anothers_answer_gets_it_only_if_it_is_fresh_for_him(manager: Market) -> None:
     entered, release, calls = threading.Event(), threading.Event(), []
 
