@@ -122,6 +122,8 @@ class Group:
 
     def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str] | None) -> None:
         """Take wishes back, wherever they are served."""
+        for channel in channels or ():
+            self.facts.check_channel(channel)
         for endpoint, stream in self.streams:
             for channel in channels or self.channels:
                 if self.facts.endpoint(channel) == endpoint:

@@ -222,12 +222,13 @@ class StreamManager:
         deadline = None if timeout is None else time.monotonic() + timeout
         seen = self.store.last_update
         while True:
-            streams = self._streams(None)
-            missing = {what: why for stream in streams for what, why in stream.waiting_for().items()}
+            waiting = [(stream, stream.waiting_for()) for stream in self._streams(None)]
+            missing = {what: why for _, waited in waiting for what, why in waited.items()}
             if not missing:
                 return
-            hopeless = all(s.state == "failed" for s in streams if s.waiting_for()) or all(
-                why.startswith("refused") for why in missing.values())
+            hopeless = not any(
+                stream.state != "failed" and not why.startswith("refused")
+                for stream, waited in waiting for why in waited.values())
             left = None if deadline is None else deadline - time.monotonic()
             if hopeless or (left is not None and left <= 0):
                 shown = "; ".join(f"{what} ({why})" for what, why in list(missing.items())[:5])

@@ -19,6 +19,7 @@ import msgspec
 
 from .credentials import scrubbed
 from .errors import ConfigurationError
+from .events import Ticker
 from .venue import Item, Malformed, Notice, Route, Venue
 
 __all__ = ["Audience", "Build", "Hearer", "TaggedVenue", "check_message"]
@@ -130,6 +131,7 @@ class TaggedVenue(Venue):
         self._exact = self.number is Decimal
         self._audiences: dict[type, Audience] = {}
         self._unknown: set[str] = set()
+        self.tickers: dict[str, Ticker] = {}        # put together from several messages, by symbol
         self._on: dict[type, Callable[[Any, int, list[Item]], None]] = {
             Malformed: self._signal, Notice: self._signal}
 
@@ -178,6 +180,16 @@ class TaggedVenue(Venue):
         super().remove(route)
         for kind in self.builds(route):
             self.audience(kind).remove(route)
+        if route.channel == "ticker":
+            self._forget_tickers(route)
+
+    def _forget_tickers(self, route: Route) -> None:
+        """What is known of these will be old when somebody asks for them again."""
+        beginning = route.native[:-1] if route.native.endswith("*") else None
+        others = {other.symbol for other in self.routes.values() if other.channel == "ticker"}
+        for symbol in [symbol for symbol in self.tickers if symbol not in others]:
+            if symbol == route.symbol or (beginning is not None and symbol.startswith(beginning)):
+                del self.tickers[symbol]
 
     def receive(self, raw: bytes, now: int) -> Iterable[Item]:
         """See :meth:`Venue.receive`."""

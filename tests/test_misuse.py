@@ -12,7 +12,10 @@ import pytest
 
 from streams import Binance, BinanceFutures, Huobi, NotReady, StreamManager
 from streams.errors import ConfigurationError
+from streams.sim import HuobiSim
+from streams.sim.alpaca import AlpacaSim
 
+from .live import at_once, quick
 from .tools import with_limits
 
 BTC = ["BTC-USDT"]
@@ -155,3 +158,30 @@ def test_not_ready_names_what_is_missing_and_why(serve: Any) -> None:
             market.wait_ready(0.3)
         with pytest.raises(NotReady):
             market.wait_ready(0)
+
+
+def test_what_will_never_come_is_not_waited_for(serve: Any) -> None:
+    """One stream has given up, and another's symbol was refused: each alone, and both together."""
+    stocks, books = serve(AlpacaSim, rate=0), serve(HuobiSim, ["btcusdt"], rate=0)
+    with StreamManager(backoff=quick()) as market:
+        market.start("huobi", ["NO-SUCH"], url=books.url, rest_url=books.rest_url)
+        market.start("alpaca", ["AAPL"], ["quotes"], url=stocks.url, rest_url=stocks.rest_url, api_key="NO",
+                     api_secret="NO")
+        words: list[str] = []
+
+        def wait() -> None:
+            with pytest.raises(NotReady) as caught:
+                market.wait_ready()
+            words.append(str(caught.value))
+        at_once(wait, timeout=10)
+    assert re.search(r"huobi book of NO-SUCH \(refused: .*alpaca quotes of AAPL \(AuthenticationFailed", words[0])
+
+
+def test_a_misspelt_channel_of_what_runs(serve: Any) -> None:
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        market.start("binance", BTC, url=sim.url, rest_url=sim.rest_url)
+        for call in (market.subscribe, market.unsubscribe):
+            with pytest.raises(ConfigurationError, match="binance has no channel 'books'; its channels: book"):
+                call("binance", BTC, ["book", "books"])
+        assert list(market.status()["streams"][0]["subscriptions"]) == ["book.BTC-USDT"]

@@ -103,7 +103,6 @@ class _Alpaca(TaggedVenue):
         self._ready = False
         self._ledger = Ledger(self._frame)
         self._time: Any = msgpack_ns if self.binary else Rfc3339()
-        self._tickers: dict[str, Ticker] = {}
         self._whole: set[str] = set()       # symbols whose book has been sent whole on this connection
         self._answers = Answers(self.name, number, self._lot)
         messages = wire.msgpack_messages if self.binary else wire.json_messages
@@ -153,12 +152,6 @@ class _Alpaca(TaggedVenue):
     def unsubscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
         """See :meth:`Venue.unsubscribe`."""
         return self._ledger.unsubscribe(topics)
-
-    def remove(self, route: Route) -> None:
-        """See :meth:`Venue.remove`."""
-        super().remove(route)
-        if route.channel == "ticker":
-            self._tickers.pop(route.symbol, None)
 
     def _frame(self, action: str, topics: Sequence[str]) -> bytes | str:
         request: dict[str, Any] = {"action": action}
@@ -251,7 +244,7 @@ class _Alpaca(TaggedVenue):
         ticker = msgspec.structs.replace(
             self._known(symbol), timestamp=self._time(m.time), received=now,
             last=m.price, last_size=m.size)
-        self._tickers[symbol] = ticker
+        self.tickers[symbol] = ticker
         return ticker
 
     def _ticker_of_quote(self, m: Any, symbol: str, now: int) -> Ticker:
@@ -259,11 +252,11 @@ class _Alpaca(TaggedVenue):
         ticker = msgspec.structs.replace(
             self._known(symbol), timestamp=self._time(m.time), received=now,
             bid=bid, bid_size=bid_size, ask=ask, ask_size=ask_size)
-        self._tickers[symbol] = ticker
+        self.tickers[symbol] = ticker
         return ticker
 
     def _known(self, symbol: str) -> Ticker:
-        return self._tickers.get(symbol) or Ticker(exchange=self.name, symbol=symbol)
+        return self.tickers.get(symbol) or Ticker(exchange=self.name, symbol=symbol)
 
     def _bar(self, m: Any, symbol: str, now: int, interval: str = "1m", closed: bool = True,
              revised: bool = False) -> Bar:

@@ -111,7 +111,6 @@ class PolygonVenue(TaggedVenue):
         self._exchange_id = None if exchange_id is None else str(exchange_id)
         self._ready = False
         self._requests = Requests(self.spelled_topic, apart=market == "indices")
-        self._tickers: dict[str, Ticker] = {}
         self._answers = Answers(self.name, number, self._lot)
         self.speak(wire.messages(number, self.signed), wire.Head)
         self.answer(wire.Status, self._status)
@@ -176,12 +175,6 @@ class PolygonVenue(TaggedVenue):
     def unsubscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
         """See :meth:`Venue.unsubscribe`."""
         return self._requests.unsubscribe(topics)
-
-    def remove(self, route: Route) -> None:
-        """See :meth:`Venue.remove`."""
-        super().remove(route)
-        if route.channel == "ticker":
-            self._tickers.pop(route.symbol, None)
 
     def _status(self, message: wire.Status, now: int, items: list[Item]) -> None:
         signal = self._judge(message.status, scrubbed(message.text, self._key))
@@ -285,9 +278,9 @@ class PolygonVenue(TaggedVenue):
 
     def _ticker(self, symbol: str, time: int, now: int, **changes: Any) -> Ticker:
         """The ticker so far, with these changes."""
-        known = self._tickers.get(symbol) or Ticker(exchange=self.name, symbol=symbol)
+        known = self.tickers.get(symbol) or Ticker(exchange=self.name, symbol=symbol)
         ticker = msgspec.structs.replace(known, timestamp=epoch_ns(time), received=now, **changes)
-        self._tickers[symbol] = ticker
+        self.tickers[symbol] = ticker
         return ticker
 
     def _second(self, m: Any, symbol: str, now: int) -> Bar:

@@ -258,6 +258,21 @@ def test_a_wildcard_ticker_keeps_symbols_apart() -> None:
     assert (third.last, second.bid) == (114.125, None)
 
 
+def test_a_ticker_begins_anew_after_it_was_unsubscribed() -> None:
+    venue = polygon()
+    other_quote, other_trade = (raw.replace(b"MSFT", b"AAPL") for raw in (QUOTE, TRADE))
+    for symbol in ("MSFT", "*", "MS*"):
+        route, exact = listen(venue, (symbol, "ticker"), ("AAPL", "ticker"))
+        events(venue, array(QUOTE, other_quote))
+        venue.remove(route)
+        route, = listen(venue, (symbol, "ticker"))
+        first, second = events(venue, array(TRADE, other_trade))
+        assert (first.last, first.bid) == (114.125, None), symbol       # the bid may be hours old by now
+        assert second.bid is not None, "AAPL was subscribed all the time"
+        venue.remove(route)
+        venue.remove(exact)
+
+
 # -- bad input ------------------------------------------------------------------------------------------
 
 
