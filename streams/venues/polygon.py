@@ -198,6 +198,8 @@ class PolygonVenue(TaggedVenue):
         if status == "auth_timeout":
             return [Reconnect(reason, after=1.0, planned=False)]
         if said(status, text, "not authorized"):
+            if not self._ready:                 # nothing else has been asked for yet
+                return [Failed(AuthenticationFailed(reason))]
             return self._requests.refused(reason)
         return [Notice(reason)]
 

@@ -23,6 +23,13 @@ def status(name: str, text: str) -> bytes:
     return json.dumps([{"ev": "status", "status": name, "message": text}]).encode()
 
 
+def admitted(**options: Any) -> PolygonVenue:
+    """A venue whose login was answered."""
+    venue = polygon(**options)
+    assert signals(venue, status("auth_success", "authenticated")) == [Ready()]
+    return venue
+
+
 def confirmed(*topics: str) -> bytes:
     return array(*[status("success", f"subscribed to: {topic}")[1:-1] for topic in topics])
 
@@ -50,6 +57,15 @@ def test_a_wrong_key_ends_it() -> None:
     assert KEY not in str(failed.error) and "authentication failed" in str(failed.error)
 
 
+@pytest.mark.parametrize("name, text", [("error", "not authorized"), ("not_authorized", "no such plan")])
+def test_a_key_that_may_not_come_in_ends_it(name: str, text: str) -> None:
+    venue = polygon()
+    signals(venue, status("connected", "Connected Successfully"))
+    failed = one(signals(venue, status(name, text)))
+    assert isinstance(failed, Failed) and isinstance(failed.error, AuthenticationFailed)
+    assert text in str(failed.error)
+
+
 @pytest.mark.parametrize("name, pause", [
     ("max_connections", 10.0), ("force_disconnect", 10.0), ("auth_timeout", 1.0)])
 def test_what_wants_a_new_connection(name: str, pause: float) -> None:
@@ -63,7 +79,7 @@ def test_what_wants_a_new_connection(name: str, pause: float) -> None:
     ("whatever", "new"), ("error", "something else"), ("success", "fine"), ("error", "not authorized"),
     ("not_authorized", "")])
 def test_other_statuses_are_counted(name: str, text: str) -> None:
-    assert signals(polygon(), status(name, text)) == [Notice(f"polygon {name}: {text}")]
+    assert signals(admitted(), status(name, text)) == [Notice(f"polygon {name}: {text}")]
 
 
 def test_subscribe_and_unsubscribe() -> None:
@@ -146,7 +162,7 @@ def converse(venue: PolygonVenue, cluster: Cluster, *calls: list[str]) -> tuple[
 @pytest.mark.parametrize("per", ["request", "subscription"])
 @pytest.mark.parametrize("denied", [set(), {"T"}, {"Q"}, {"A", "T"}, {"T", "Q", "A"}])
 def test_a_channel_outside_the_plan_is_refused_and_no_other(denied: set[str], per: str, late: bool) -> None:
-    venue, cluster = polygon(), Cluster(denied, per, late)
+    venue, cluster = admitted(), Cluster(denied, per, late)
     topics = [f"{channel}.S{n}" for n in range(40) for channel in ("T", "Q", "A")]
     live, refused = converse(venue, cluster, topics[:50], topics[50:])
     assert refused == {topic for topic in topics if topic.partition(".")[0] in denied}
@@ -154,7 +170,7 @@ def test_a_channel_outside_the_plan_is_refused_and_no_other(denied: set[str], pe
 
 
 def test_a_channel_outside_the_plan_costs_one_request() -> None:
-    venue, cluster = polygon(), Cluster({"Q"}, "request", False)
+    venue, cluster = admitted(), Cluster({"Q"}, "request", False)
     converse(venue, cluster, [f"{channel}.S{n}" for n in range(40) for channel in ("T", "Q")])
     assert cluster.requests == 3
 
@@ -163,7 +179,7 @@ def test_a_channel_outside_the_plan_costs_one_request() -> None:
 @pytest.mark.parametrize("per", ["request", "subscription"])
 @pytest.mark.parametrize("market", ["stocks", "indices"])
 def test_single_symbols_outside_the_plan(market: str, per: str, late: bool) -> None:
-    venue = polygon(market=market)
+    venue = admitted(market=market)
     topics = [f"AM.I:S{n}" for n in range(20)]
     denied = {"AM.I:S3", "AM.I:S4", "AM.I:S19"}
     live, refused = converse(venue, Cluster(denied, per, late), topics)
@@ -171,20 +187,20 @@ def test_single_symbols_outside_the_plan(market: str, per: str, late: bool) -> N
 
 
 def test_a_wildcard_may_be_refused_where_symbols_are_not() -> None:
-    venue = polygon()
+    venue = admitted()
     cluster = Cluster({"T.*"}, "request", False)
     assert converse(venue, cluster, ["T.*", "T.A", "T.B"]) == ({"T.A", "T.B"}, {"T.*"})
 
 
 def test_a_refusal_that_belongs_to_nothing_is_counted() -> None:
-    venue = polygon()
+    venue = admitted()
     asked(venue, "T.AAPL")
     signals(venue, confirmed("T.AAPL"))
     assert isinstance(one(signals(venue, status("error", "not authorized"))), Notice)
 
 
 def test_what_gets_no_answer_is_not_blamed() -> None:
-    venue = polygon()
+    venue = admitted()
     asked(venue, "T.AAPL")              # repeated, say: never answered
     asked(venue, "A.AAPL")
     asked(venue, "Q.AAPL")
@@ -193,7 +209,7 @@ def test_what_gets_no_answer_is_not_blamed() -> None:
 
 
 def test_what_was_unsubscribed_meanwhile_is_not_asked_for() -> None:
-    venue = polygon()
+    venue = admitted()
     assert asked(venue, "T.A", "T.B", "T.C") == ["T.A"]
     venue.unsubscribe(["T.A", "T.B"])
     acked, reply = signals(venue, confirmed("T.A"))
@@ -201,7 +217,7 @@ def test_what_was_unsubscribed_meanwhile_is_not_asked_for() -> None:
 
 
 def test_confirmations_in_another_spelling() -> None:
-    venue = polygon(market="forex")
+    venue = admitted(market="forex")
     route = venue.route("EUR-USD", "quotes")
     asked(venue, *route.topics)
     for spelling in ("C.EUR/USD", "C.EUR-USD", "C.C:EURUSD"):
@@ -209,7 +225,7 @@ def test_confirmations_in_another_spelling() -> None:
 
 
 def test_large_requests_are_cut() -> None:
-    venue = polygon(market="options")
+    venue = admitted(market="options")
     topics = [f"T.O:{'X' * 60}{n:08d}" for n in range(venue.limits.batch)]
     assert asked(venue, *topics) == topics[:1]
     acked, *replies = signals(venue, confirmed(topics[0]))
