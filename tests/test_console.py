@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -227,6 +228,19 @@ def test_a_wildcard_stands_for_all_there_are() -> None:
         market.start("polygon", ["*"], ["quotes"], **sandbox.options("polygon"))
         board = Board(market, {"polygon": ["*"]})
         wait_until(lambda: {"AAPL", "NVDA", "MSFT"} <= {row.symbol for row in board.look().rows})
+        picture = board.look()
+        assert all(row.status == "live" and picture.stream(row.stream) for row in picture.rows)
+
+
+@pytest.mark.parametrize("symbols", [["AAPL"], ["*"]])
+def test_channels_that_have_no_quotes_have_data_too(symbols: list[str]) -> None:
+    with Sandbox() as sandbox, StreamManager() as market:
+        market.start("polygon", symbols, ["bars:1s", "imbalances"], **sandbox.options("polygon"))
+        board = Board(market, {"polygon": symbols})
+        wait_until(lambda: board.look().complete)
+        row = next(row for row in board.look().rows if row.symbol == "AAPL")
+        bar = market.store.bars["polygon"]["AAPL"]["1s"][-1]
+        assert (row.status, row.last, row.bid) == ("live", bar.close, None) and row.age(time.time_ns()) < 5
 
 
 def test_notes_are_warnings_and_what_streams_say_of_themselves() -> None:

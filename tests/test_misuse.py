@@ -174,7 +174,7 @@ def test_what_will_never_come_is_not_waited_for(serve: Any) -> None:
                 market.wait_ready()
             words.append(str(caught.value))
         at_once(wait, timeout=10)
-    assert re.search(r"huobi book of NO-SUCH \(refused: .*alpaca quotes of AAPL \(AuthenticationFailed", words[0])
+    assert re.search(r"book of NO-SUCH \(refused: .*quotes of AAPL \(AuthenticationFailed", words[0])
 
 
 def test_a_misspelt_channel_of_what_runs(serve: Any) -> None:
@@ -182,6 +182,6 @@ def test_a_misspelt_channel_of_what_runs(serve: Any) -> None:
     with StreamManager() as market:
         market.start("binance", BTC, url=sim.url, rest_url=sim.rest_url)
         for call in (market.subscribe, market.unsubscribe):
-            with pytest.raises(ConfigurationError, match="binance has no channel 'books'; its channels: book"):
+            with pytest.raises(ConfigurationError, match="binance has no channel 'books'; its channels"):
                 call("binance", BTC, ["book", "books"])
         assert list(market.status()["streams"][0]["subscriptions"]) == ["book.BTC-USDT"]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
 from ..book import OrderBook
-from ..events import Event, Level, Number, Quote, Ticker, Trade, Value
+from ..events import Bar, Event, Level, Number, Quote, Ticker, Trade, Value
 from ..manager import StreamManager
-from ..store import History
+from ..store import History, Store
 
 __all__ = ["Board", "Picture", "Row", "StreamRow"]
 
@@ -179,10 +179,12 @@ class Board:
         for status, stream in zip(statuses, streams):
             for topic, subscription in status["subscriptions"].items():
                 channel, _, symbol = topic.partition(".")
-                serving.setdefault((stream.exchange, symbol), {})[channel] = _Served(stream, subscription)
+                key = stream.exchange, "*" if symbol.endswith("*") else symbol
+                serving.setdefault(key, {})[channel] = _Served(stream, subscription)
         with self._market.store.lock:
             now = time.time_ns()
-            rows = [self._row(exchange, symbol, serving.get((exchange, symbol), {}))
+            rows = [self._row(exchange, symbol, {**serving.get((exchange, "*"), {}),
+                                                 **serving.get((exchange, symbol), {})})
                     for exchange, symbols in self._targets.items()
                     for symbol in self._symbols(exchange, symbols)]
         return Picture(now, rows, streams)
@@ -194,7 +196,7 @@ class Board:
             return plain
         store = self._market.store
         tables: tuple[Mapping[str, Mapping[str, Any]], ...] = (
-            store.orderbooks, store.quotes, store.tickers, store.trades)
+            store.orderbooks, store.quotes, store.tickers, store.trades, store.bars, *store.latest.values())
         there = {symbol for table in tables for symbol in table.get(exchange, _NOTHING)}
         return plain + sorted(there.difference(plain))
 
@@ -216,19 +218,20 @@ class Board:
         book: OrderBook | None = _look_up(store.orderbooks, exchange, symbol)
         quote: Quote | None = _look_up(store.quotes, exchange, symbol)
         ticker: Ticker | None = _look_up(store.tickers, exchange, symbol)
-        value: Event | None = _look_up(store.latest.get("values", _NOTHING), exchange, symbol)
         history: History[Trade] | None = _look_up(store.trades, exchange, symbol)
         trades = tuple(reversed(history[-TRADES:])) if history is not None else ()
         bids, asks = _sides(book, quote, ticker)
-        last, last_size = _last(trades, ticker, value)
-        events = [event for event in (quote, ticker, value, *trades[:1]) if event is not None]
+        others = {channel: event for channel in served
+                  if (event := _latest(store, channel, exchange, symbol)) is not None}
+        last, last_size = _last(trades, ticker, others.values())
+        events = [event for event in (quote, ticker, *trades[:1], *others.values()) if event is not None]
         newest = max(events, key=lambda event: event.received, default=None)
         stamps = [event.received for event in events] + ([book.stamp] if book and book.stamp else [])
         # The row stands for the channel that gives its prices; another's data do not make it complete.
-        there = {"book": book, "quotes": quote, "ticker": ticker, "values": value, "trades": history}
+        there = {"book": book, "quotes": quote, "ticker": ticker, "trades": history, **others}
         channel = next((name for name in there if name in served), next(iter(served), ""))
         main = served.get(channel)
-        status, detail = _status(book, bool(there.get(channel, events)), main)
+        status, detail = _status(book, bool(there.get(channel)), main)
         return Row(
             exchange, symbol, status, detail, max(stamps, default=None),
             book["timestamp"] if book else newest.timestamp if newest else None,
@@ -242,6 +245,16 @@ def _look_up(table: Mapping[str, Mapping[str, T]], exchange: str, symbol: str) -
     return table.get(exchange, _NOTHING).get(symbol)
 
 
+def _latest(store: Store, channel: str, exchange: str, symbol: str) -> Event | None:
+    """The newest event of a channel that has no table of its own in a picture: bars, halts, news, ..."""
+    kind, _, interval = channel.partition(":")
+    if kind != "bars":
+        return _look_up(store.latest.get(kind, _NOTHING), exchange, symbol)
+    bars: Mapping[str, History[Bar]] | None = _look_up(store.bars, exchange, symbol)
+    history = bars.get(interval) if bars is not None else None
+    return history[-1] if history else None
+
+
 def _sides(book: OrderBook | None, quote: Quote | None, ticker: Ticker | None) -> tuple[
         tuple[Level, ...], tuple[Level, ...]]:
     if book is not None:
@@ -253,14 +266,16 @@ def _sides(book: OrderBook | None, quote: Quote | None, ticker: Ticker | None) -
             ((best.ask, best.ask_size or 0),) if best.ask is not None else ())
 
 
-def _last(trades: Sequence[Trade], ticker: Ticker | None, value: Event | None) -> tuple[
+def _last(trades: Sequence[Trade], ticker: Ticker | None, others: Iterable[Event]) -> tuple[
         Number | None, Number | None]:
     valid = next((trade for trade in trades if not trade.cancelled), None)
     if valid is not None:
         return valid.price, valid.size
     if ticker is not None:
         return ticker.last, ticker.last_size
-    return (value.value, None) if isinstance(value, Value) else (None, None)
+    prices = [other.value if isinstance(other, Value) else other.close
+              for other in others if isinstance(other, (Bar, Value))]
+    return (prices[0] if prices else None), None
 
 
 def _status(book: OrderBook | None, data: bool, main: _Served | None) -> tuple[str, str]:
