@@ -337,6 +337,20 @@ def test_ladders_have_asks_above_bids_and_trades_below() -> None:
     assert "spread 0.01" in text and "█" in text
 
 
+def test_prices_without_depth_leave_no_room_empty() -> None:
+    quotes = {"bids": ((100.0, 1),), "asks": ((100.5, 2),), "last": 100.25}
+    deals = tuple(trade(100.0 + at / 10) for at in range(10))
+    lines = drawn(a_picture(a_row(**quotes, trades=deals), a_row("ETH-USDT", **quotes)), 80, 40, ladders=True)
+    begin, end = (next(at for at, line in enumerate(lines) if mark in line) for mark in "╭╰")
+    assert end - begin == 1 + 1 + 1 + 1 + len(deals), "a border, an ask, the middle, a bid, every trade"
+    assert all(any(f"{deal.price:.1f}" in line for line in lines) for deal in deals)
+    # Where the room is short it is the trades that go; and without any there is no place kept for them.
+    assert "100.50" in "\n".join(drawn(a_picture(a_row(**quotes, trades=deals)), 80, 12, ladders=True))
+    bare = drawn(a_picture(a_row(**quotes, trades=())), 80, 40, ladders=True)
+    begin, end = (next(at for at, line in enumerate(bare) if mark in line) for mark in "╭╰")
+    assert end - begin == 4
+
+
 def test_a_terminal_without_unicode_gets_none() -> None:
     for ladders in (False, True):
         lines = drawn(a_picture(a_row()), 120, 30, ladders=ladders, encoding="ascii", times=20)

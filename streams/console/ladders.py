@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ..events import Level
 from . import figures
 from .board import DEPTH, TRADES, Picture, Row
 from .drawing import Panel, RenderableType, Table, Text
 
-__all__ = ["LADDER_WIDTH", "Ladders", "ladders_height", "levels_that_fit"]
+__all__ = ["LADDER_WIDTH", "Ladders"]
 
 LADDER_WIDTH = 38       # characters of the narrowest ladder, its border included
 _MOST_WIDTH = 60
 _FIXED = 3              # lines of a ladder that are neither levels nor trades: border, and the middle
+
+
+class Size(NamedTuple):
+    """Lines of one ladder: levels a side, and trades."""
+
+    levels: int
+    trades: int
+
+    @property
+    def lines(self) -> int:
+        """All of them."""
+        return 2 * self.levels + _FIXED + self.trades
 
 
 def _beside(count: int, width: int) -> int:
@@ -21,18 +34,9 @@ def _beside(count: int, width: int) -> int:
     return max(min(count, width // LADDER_WIDTH), 1)
 
 
-def levels_that_fit(count: int, width: int, height: int) -> int:
-    """Levels a side of ``count`` ladders in that room; 0 when there is not enough for two."""
-    if not count:
-        return 0
-    return next((levels for levels in range(DEPTH, 1, -1)
-                 if ladders_height(count, width, levels) <= height), 0)
-
-
-def ladders_height(count: int, width: int, levels: int) -> int:
-    """Lines that ``count`` ladders take."""
-    rows = -(-count // _beside(count, width))
-    return rows * (2 * levels + _FIXED + _trades_below(levels))
+def _rows(count: int, width: int) -> int:
+    """How many ladders there are one above the other."""
+    return -(-count // _beside(count, width))
 
 
 def _trades_below(levels: int) -> int:
@@ -51,27 +55,49 @@ class Ladders:
         self._styles = styles
         self._bar = figures.ascii_bar if ascii else figures.bar
         self._digits = figures.Digits()
+        self._most = Size(1, 0)         # that there ever was to show: what shrinks again makes nothing jump
 
-    def drawn(self, picture: Picture, width: int, levels: int) -> tuple[RenderableType, int]:
+    def fitting(self, picture: Picture, width: int, height: int) -> Size | None:
+        """How high each ladder may be in that room; None when there is not enough for two levels a side, or
+        for the one that there is where prices have no depth."""
+        if not picture.rows:
+            return None
+        self._most = most = Size(
+            min(max(self._most.levels, *(len(side) for row in picture.rows for side in (row.bids, row.asks))),
+                DEPTH),
+            min(max(self._most.trades, *(len(row.trades) for row in picture.rows)), TRADES))
+        each = height // _rows(len(picture.rows), width)
+        for levels in range(most.levels, min(most.levels, 2) - 1, -1):
+            size = Size(levels, min(_trades_below(levels), most.trades))
+            if size.lines <= each:
+                spare = each - size.lines if levels == most.levels else 0
+                return size._replace(trades=min(size.trades + spare, most.trades))
+        return None
+
+    def least_height(self, picture: Picture, width: int, levels: int) -> int:
+        """Lines that all of them take with so many levels a side."""
+        return _rows(len(picture.rows), width) * Size(levels, _trades_below(levels)).lines
+
+    def drawn(self, picture: Picture, width: int, size: Size) -> tuple[RenderableType, int]:
         """All books of a picture, and how many lines they take."""
         beside = _beside(len(picture.rows), width)
         each = min(width // beside, _MOST_WIDTH)
         grid = Table.grid()
         for _ in range(beside):
             grid.add_column(width=each)
-        panels = [self._panel(picture, row, each, levels) for row in picture.rows]
+        panels = [self._panel(picture, row, each, size) for row in picture.rows]
         for at in range(0, len(panels), beside):
             grid.add_row(*panels[at:at + beside])
-        return grid, ladders_height(len(panels), width, levels)
+        return grid, _rows(len(panels), width) * size.lines
 
-    def _panel(self, picture: Picture, row: Row, width: int, levels: int) -> RenderableType:
+    def _panel(self, picture: Picture, row: Row, width: int, size: Size) -> RenderableType:
         status = Text(row.status, self._styles.get(row.status, ""))
         title = Text(f"{row.exchange} {row.symbol} ", "bold").append_text(status)
         stream = picture.stream(row.stream)
         facts = [figures.age(row.age(picture.now)), f"{figures.rate(stream.rate)}/s" if stream else ""]
-        body = self._levels(row, width - 4, levels)
-        if trades := _trades_below(levels):
-            body.append("\n").append_text(self._trades(row, width - 4, trades))
+        body = self._levels(row, width - 4, size.levels)
+        if size.trades:
+            body.append("\n").append_text(self._trades(row, width - 4, size.trades))
         return Panel(body, title=title, title_align="left", subtitle=" ".join(filter(None, facts)),
                      subtitle_align="right", border_style="dim", padding=(0, 1), width=width)
 
@@ -89,7 +115,8 @@ class Ladders:
 
     def _learn(self, row: Row, levels: Sequence[Level]) -> None:
         """Look at all numbers first, so that all are shown with the same number of places."""
-        for price, size in levels:
+        trades = [(trade.price, trade.size) for trade in row.trades]
+        for price, size in (*levels, *trades, (row.last, row.last_size), (row.spread, None)):
             self._digits.show(price, row.exchange, row.symbol, "price")
             self._digits.show(size, row.exchange, row.symbol, "size")
 

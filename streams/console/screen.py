@@ -16,7 +16,7 @@ from ..events import Level, Number
 from . import figures
 from .board import Picture, Row, StreamRow
 from .drawing import Console, Group, Live, Padding, RenderableType, Table, Text
-from .ladders import LADDER_WIDTH, Ladders, ladders_height, levels_that_fit
+from .ladders import LADDER_WIDTH, Ladders
 from .lines import short
 from .title import Title
 
@@ -95,7 +95,8 @@ class Screen:
 
     def print(self, picture: Picture, title: Title) -> None:
         """Draw one picture where the cursor is, as high as it needs to be."""
-        lines = ladders_height(len(picture.rows), self._console.width, _LEVELS_ONCE)
+        lines = len(picture.rows) if self._ladders is None else self._ladders.least_height(
+            picture, self._console.width, _LEVELS_ONCE)
         self._console.print(self.drawn(picture, title, lines + len(picture.streams) + _BESIDES))
 
     def drawn(self, picture: Picture, title: Title, height: int) -> RenderableType:
@@ -115,9 +116,9 @@ class Screen:
     def _books(self, picture: Picture, width: int, room: int) -> tuple[RenderableType, int]:
         """The books, and how many lines they take."""
         if self._ladders is not None and width >= LADDER_WIDTH:
-            levels = levels_that_fit(len(picture.rows), width, room)
-            if levels:
-                return self._ladders.drawn(picture, width, levels)
+            size = self._ladders.fitting(picture, width, room)
+            if size is not None:
+                return self._ladders.drawn(picture, width, size)
         shown = picture.rows[:max(room - 3, 1)]
         return (_table(self._book_columns(picture, shown, width), width,
                        _more(len(picture.rows) - len(shown))), len(shown) + 3)
