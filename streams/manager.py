@@ -186,18 +186,17 @@ class StreamManager:
     def subscribe(self, exchange: str, symbols: Sequence[str] | str,
                   channels: Sequence[str] | str | None = None) -> None:
         """Want more of an exchange that was started. Channels: those of its start, when None."""
-        group = self._group(exchange)
-        with self._lock:
+        with self._lock:                    # held from here on: what is found must not be stopped meanwhile
+            group = self._group(exchange)
             group.subscribe(names("symbols", symbols),
                             group.channels if channels is None else names("channels", channels))
 
     def unsubscribe(self, exchange: str, symbols: Sequence[str] | str,
                     channels: Sequence[str] | str | None = None) -> None:
         """The opposite of :meth:`subscribe`."""
-        group = self._group(exchange)
         with self._lock:
-            group.unsubscribe(names("symbols", symbols),
-                              None if channels is None else names("channels", channels))
+            self._group(exchange).unsubscribe(names("symbols", symbols),
+                                              None if channels is None else names("channels", channels))
 
     # -- looking ----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Any
 
 import pytest
@@ -252,3 +253,25 @@ def test_a_manager_places_nothing_twice(stack: Stack, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigurationError, match="no channel 'trade'"):
         market.subscribe("binance", [a, b], ["book", "trade"])
     assert len(market.status()["streams"]) == 3         # all or nothing
+
+
+def test_a_wish_while_the_exchange_is_stopped_starts_nothing(
+        stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop comes just when the call has found what it concerns; a new symbol needs a new stream."""
+    place = PLACES["binance"]
+    monkeypatch.setitem(EXCHANGES, "binance", with_limits(place.kind, topics=1))
+    sim = place.serve(stack)
+    market = stack.enter_context(StreamManager(url=sim.url, rest_url=sim.rest_url))
+    market.start("binance", place.symbols[0], ["trades"])
+    stopping, found = threading.Thread(target=market.stop, args=("binance",), daemon=True), market._group
+
+    def meanwhile(exchange: str) -> Any:
+        group = found(exchange)
+        stopping.start()
+        stopping.join(0.5)                              # unless it has to wait for the change
+        return group
+    monkeypatch.setattr(market, "_group", meanwhile)
+    market.subscribe("binance", place.symbols[1])
+    stopping.join(10)
+    assert not stopping.is_alive() and market.status()["streams"] == []
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, Stream)]
