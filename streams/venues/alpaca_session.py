@@ -100,7 +100,9 @@ class Ledger:
             if accepted:
                 yield Acked(accepted)
             if left_out:
-                yield Refused(left_out, "not in the list of subscriptions that the venue confirmed")
+                # A list without any of them may be no answer to them at all.
+                yield Refused(left_out, "not in the list of subscriptions that the venue confirmed",
+                              transient=not accepted)
         elif request is not None:
             self._live.difference_update(request.topics)
             yield Unsubscribed([topic for topic in request.topics if topic not in current])

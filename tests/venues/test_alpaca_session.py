@@ -67,6 +67,21 @@ def test_what_is_not_in_the_list_is_refused() -> None:
     assert refused.topics == ["imbalances:AAPL"] and not refused.transient
 
 
+def test_a_list_that_nobody_asked_for_costs_no_subscription() -> None:
+    """Said between a request and its answer, it looks like one; all is asked for again then."""
+    venue = stocks()
+    asked(venue, "trades:AAPL")
+    asked(venue, "quotes:AAPL")
+    first = one(signals(venue, listing()))
+    second = one(signals(venue, listing(trades=["AAPL"])))
+    assert (first.topics, second.topics) == (["trades:AAPL"], ["quotes:AAPL"])
+    assert first.transient and second.transient
+    both = listing(trades=["AAPL"], quotes=["AAPL"])
+    assert signals(venue, both) == []
+    asked(venue, "trades:AAPL", "quotes:AAPL")
+    assert signals(venue, both) == [Acked(["trades:AAPL", "quotes:AAPL"])]
+
+
 def test_what_drops_out_of_the_list_is_asked_for_again() -> None:
     venue = stocks()
     asked(venue, "trades:AAPL", "trades:AMD")
