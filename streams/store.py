@@ -335,7 +335,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def _check_age(what: str, age: float | None, max_age: float) -> None:
-    if age is None or age > max_age:
+    if age is None or not age <= max_age:           # NaN is no permission either
         shown = "unknown" if age is None else f"{age:.3f} s"
         raise StaleData(f"{what} is too old: its age is {shown}, at most {max_age} s was asked for", age)
 

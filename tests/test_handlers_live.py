@@ -88,7 +88,7 @@ def same_books(stream: Stream, sim: BinanceSim) -> bool:
 
 
 def test_a_second_for_each_event_while_thousands_arrive(stack: Stack, stuck: Callable[[], Stuck]) -> None:
-    sim, stream = binance(stack, channels=["book", "trades", "quotes"], rate=500)
+    sim, stream = binance(stack, channels=["book", "trades", "quotes"], rate=600)
     policies = {"drop_oldest": 100, "drop_newest": 100, "conflate": 100, "block": 100}
     slow = {}
     for policy, maxsize in policies.items():
