@@ -236,6 +236,7 @@ def test_wildcards(serve_polygon: Any, connect_to: Any) -> None:
     ("forex", "EUR/USD", "EUR/USD", ["quotes", "ticker"], {"C.EUR/USD"}),
     ("indices", "SPX", "I:SPX", ["values", "ticker"], {"V.I:SPX"}),
     ("futures", "ESZ6", "ESZ6", ["trades", "quotes", "ticker"], {"T.ESZ6", "Q.ESZ6"}),
+    ("futures/cme", "ESZ6", "ESZ6", ["trades", "quotes", "ticker"], {"T.ESZ6", "Q.ESZ6"}),
 ])
 def test_each_cluster(market: str, symbol: str, true: str, channels: list[str], topics: set[str],
                       serve_polygon: Any, connect_to: Any) -> None:

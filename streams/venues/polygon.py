@@ -56,6 +56,7 @@ MARKETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "indices": {"values": ("V",), "ticker": ("V",), "bars:1s": ("A",), "bars:1m": ("AM",)},
     "futures": _STOCKS,
 }
+CLUSTERS = (*MARKETS, *(f"futures/{exchange}" for exchange in ("cme", "cbot", "nymex", "comex")))
 # What REST, and some messages, put before the symbols of a market.
 PREFIXES: Mapping[str, str] = {"options": "O:", "indices": "I:", "forex": "C:", "crypto": "X:"}
 FEEDS: Mapping[str, str] = {"realtime": "wss://socket.massive.com", "delayed": "wss://delayed.massive.com"}
@@ -66,9 +67,9 @@ EVICTED = 15.0      # seconds before a connection that a newer one has evicted i
 class PolygonVenue(TaggedVenue):
     """One cluster of Polygon's.
 
-    Options: ``market`` (see above), ``feed`` (``realtime`` or ``delayed``), ``exchange_id`` (whose crypto
-    book), ``quote_lot``: what the sizes of quotes are multiplied with (100 where the feed counts
-    round lots and shares are wanted).
+    Options: ``market`` (see above; of futures those of one exchange, too: ``futures/cme``), ``feed``
+    (``realtime`` or ``delayed``), ``exchange_id`` (whose crypto book), ``quote_lot``: what the sizes of
+    quotes are multiplied with (100 where the feed counts round lots and shares are wanted).
     """
 
     name = "polygon"
@@ -96,21 +97,22 @@ class PolygonVenue(TaggedVenue):
         **options: Any,
     ) -> None:
         super().__init__(number=number, depth=depth, **options)
-        if market not in MARKETS:
+        if market not in CLUSTERS:
             raise ConfigurationError(
-                f"{self.name} has no market {market!r}; its markets: {', '.join(MARKETS)}")
+                f"{self.name} has no market {market!r}; its markets: {', '.join(CLUSTERS)}")
         if feed not in FEEDS:
             raise ConfigurationError(f"{self.name} has no feed {feed!r}; its feeds: {', '.join(FEEDS)}")
         if isinstance(quote_lot, bool) or not isinstance(quote_lot, (int, float)) or not 0 < quote_lot < 1e9:
             raise ConfigurationError(f"{self.name}: quote_lot is a number like 1 or 100, not {quote_lot!r}")
-        self.market = market
-        self.signed = market == "futures"
+        self.cluster = market
+        self.market = market.partition("/")[0]
+        self.signed = self.market == "futures"
         self.url = FEEDS[feed]  # type: ignore[misc]    # here the option chooses the host
         self._key = credential(self.name, "api_key", api_key, self.key_env)
         self._lot: Any = None if quote_lot == 1 else number(str(quote_lot))
         self._exchange_id = None if exchange_id is None else str(exchange_id)
         self._ready = False
-        self._requests = Requests(self.spelled_topic, apart=market == "indices")
+        self._requests = Requests(self.spelled_topic, apart=self.market == "indices")
         self._answers = Answers(self.name, number, self._lot)
         self.speak(wire.messages(number, self.signed), wire.Head)
         self.answer(wire.Status, self._status)
@@ -160,7 +162,7 @@ class PolygonVenue(TaggedVenue):
 
     def endpoint(self, channel: str) -> str:
         """See :meth:`Venue.endpoint`."""
-        return f"/{self.market}"
+        return f"/{self.cluster}"
 
     # -- the conversation -------------------------------------------------------------------------
 

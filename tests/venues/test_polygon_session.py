@@ -255,10 +255,13 @@ def test_hosts_and_clusters() -> None:
     assert polygon(feed="delayed").url == "wss://delayed.massive.com"
     assert [polygon(market=market).endpoint("trades") for market in MARKETS] == [
         "/stocks", "/options", "/crypto", "/forex", "/indices", "/futures"]
+    exchange = polygon(market="futures/cme")
+    assert exchange.endpoint("trades") == "/futures/cme" and exchange.market == "futures" and exchange.signed
 
 
 @pytest.mark.parametrize("wrong, says", [
-    ({"market": "bonds"}, "stocks, options, crypto, forex, indices, futures"),
+    ({"market": "bonds"}, "stocks, options, crypto, forex, indices, futures, futures/cme, "),
+    ({"market": "stocks/cme"}, "has no market 'stocks/cme'"), ({"market": "futures/"}, "has no market"),
     ({"feed": "slow"}, "realtime, delayed"), ({"quote_lot": -1}, "quote_lot"),
     ({"exchange": 1}, "market, feed, exchange_id, quote_lot"), ({"api_key": "a b"}, "white space")])
 def test_wrong_options(wrong: dict[str, Any], says: str) -> None:
