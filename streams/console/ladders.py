@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -103,6 +104,8 @@ class Ladders:
 
     def _levels(self, row: Row, width: int, levels: int) -> Text:
         asks, bids = row.asks[:levels], row.bids[:levels]
+        if row.detail and not asks and not bids:
+            return self._detail(row.detail, width, 2 * levels + 1)
         largest = max((float(size) for _, size in (*asks, *bids)), default=0.0)
         self._learn(row, (*asks, *bids))
         blank = Text("")
@@ -112,6 +115,12 @@ class Ladders:
         lines += [self._level(row, level, "green", largest, width) for level in bids]
         lines += [blank] * (levels - len(bids))
         return Text("\n").join(lines)
+
+    @staticmethod
+    def _detail(detail: str, width: int, height: int) -> Text:
+        """Why there are no prices, in the place of them."""
+        said = textwrap.wrap(detail, width, max_lines=height, placeholder=" ...")
+        return Text("\n".join(said + [""] * (height - len(said))), "yellow")
 
     def _learn(self, row: Row, levels: Sequence[Level]) -> None:
         """Look at all numbers first, so that all are shown with the same number of places."""
@@ -130,8 +139,6 @@ class Ladders:
         return line
 
     def _middle(self, row: Row, width: int) -> Text:
-        if row.detail and row.bid is None and row.ask is None:
-            return Text(row.detail[:width], "yellow", no_wrap=True)
         words = []
         if row.spread is not None:
             words.append(f"spread {self._digits.show(row.spread, row.exchange, row.symbol, 'price')}")
