@@ -217,7 +217,7 @@ def test_watch_ends_when_every_stream_has_given_up(capsys: pytest.CaptureFixture
 
 def test_record_and_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "feed.jsonl.gz"
-    assert main(["record", "binance", "BTC-USDT", "huobi:ETH-USDT", "alpaca:AAPL", "--demo", "--seconds", "3",
+    assert main(["record", "binance", "BTC-USDT", "huobi:ETH-USDT", "alpaca:AAPL", "--demo", "--seconds", "2",
                  "--interval", "0.5", "--output", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 2 and all(line.startswith(f"{path}: ") for line in lines)
@@ -334,11 +334,11 @@ def test_on_a_terminal_it_uses_another_page_and_leaves_a_summary() -> None:
     set_size(child, 80, 24)
     environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
     environment.pop("NO_COLOR", None)
-    process = subprocess.Popen([sys.executable, "-m", "streams", "demo", "--seconds", "4"], cwd=ROOT,
+    process = subprocess.Popen([sys.executable, "-m", "streams", "demo", "--seconds", "3"], cwd=ROOT,
                                stdin=child, stdout=child, stderr=child, env=environment)
     os.close(child)
     seen = bytearray()
-    resized = threading.Timer(1.5, set_size, (parent, 60, 12))
+    resized = threading.Timer(1.2, set_size, (parent, 60, 12))
     resized.start()
     try:
         while chunk := read_some(parent):

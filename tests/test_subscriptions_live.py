@@ -164,7 +164,7 @@ def test_a_refusal_shows_the_venues_reason(place: Place, stack: Stack) -> None:
     assert states(stream)[f"{place.channel}.{a}"] == "live" and stream.state == "live"
     sim.clear_faults()
     if states(stream)[name] == "refused":               # for good: until it is asked for anew
-        wait_until(lambda: [(c.subject, c.symbol) for c in changes if c.status == "refused"], what="it is told")
+        wait_until(lambda: any(change.status == "refused" for change in changes))
         stream.subscribe(b)
     wait_listed(sim, place.topics(a, b), stream)
     refusals = [(c.subject, c.symbol) for c in changes if c.status == "refused"]
