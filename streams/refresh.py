@@ -81,8 +81,9 @@ class Refresher:
         keeper = self._feed.keepers.get(route)
         if keeper is None or keeper.ready or not keeper.sends_deltas or route in self._wishes:
             return
-        by_itself = self._venue.refresh(route) is None
-        self._wishes[route] = _Wish(now + FRAME_PATIENCE if by_itself else now)
+        wish = self._wishes[route] = _Wish(now)
+        if self._venue.refresh(route) is None:      # subscribing was the asking
+            wish.asked, wish.due = True, now + FRAME_PATIENCE
         self._session.wake()
 
     def adopt(self, route: Route, now: float) -> None:

@@ -11,9 +11,9 @@ from streams import refresh
 from streams.feed import Feed
 from streams.handlers import Handlers
 from streams.metrics import NoMetrics
-from streams.refresh import FRAME_PATIENCE, LONGEST_PATIENCE, Refresher
+from streams.refresh import FIRST_PAUSE, FRAME_PATIENCE, LONGEST_PATIENCE, Refresher
 from streams.store import Store
-from streams.venue import BookSnapshot, RestRequest, Route
+from streams.venue import BookBroken, BookSnapshot, RestRequest, Route
 from streams.venues.kraken import KrakenVenue
 
 
@@ -88,3 +88,21 @@ def test_a_snapshot_that_should_come_by_itself_is_missed_when_it_does_not(clock)
     feed.keepers[route].apply(BookSnapshot(1, [(1.0, 1.0)], [(2.0, 1.0)]))
     assert feed.keepers[route].ready
     assert renewals(10 * LONGEST_PATIENCE) == 0
+
+
+def test_one_that_came_by_itself_and_was_of_no_use_is_not_waited_for(clock):
+    venue = KrakenVenue()
+    feed = Feed("kraken", "test", venue, Store(), Handlers(), NoMetrics())
+    route = venue.route("BTC-USD", "book")
+    feed.subscriptions.want(route)
+    feed.reconcile()
+    refresher = Refresher(feed, venue, NoRest(), Talk())
+    feed.subscriptions.sent(route.topics, clock.at + 10)
+    feed.subscriptions.acked(route.topics)
+    refresher.ask(route, clock.at)
+    feed.keepers[route].apply(BookBroken("the first snapshot's checksum differs", checksum=True))
+    feed.announce()
+    assert refresher.pause(clock.at) <= FIRST_PAUSE
+    clock.at += FIRST_PAUSE
+    refresher.tick(clock.at)
+    assert feed.subscriptions.due(clock.at)[0] == list(route.topics)
