@@ -8,6 +8,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable
+from functools import cache
 
 from . import frames
 from .connection import Connection
@@ -39,6 +40,12 @@ def pack(text: str | bytes) -> Outgoing:
     """A binary frame's payload with one gzip member. Threads: any."""
     data = text.encode("utf-8") if isinstance(text, str) else text
     return frames.BINARY, gzip.compress(data, 1, mtime=0)
+
+
+@cache
+def _bomb() -> bytes:
+    """A small frame that is very large when unpacked; making it takes most of a second."""
+    return gzip.compress(b" " * _BOMB_SIZE, 9, mtime=0)
 
 
 class HuobiWire(Wire):
@@ -183,7 +190,7 @@ class HuobiWire(Wire):
         if kind == "binary":
             return [(frames.BINARY, bytes(range(256)))]
         if kind == "bomb":
-            return [(frames.BINARY, gzip.compress(b" " * _BOMB_SIZE, 9, mtime=0))]
+            return [(frames.BINARY, _bomb())]
         if kind == "invalid":
             return [pack(f'{{"ch":"{topic}",,"tick":{{]}}')]
         if kind == "nested":
