@@ -66,7 +66,7 @@ class _Key:
         self.cached: Any = None             # the last answer that did not come from the stream
         self.pending: _Pending | None = None
         self.trust: dict[int, _Trust] = {}  # who asks for a tenth of a second is not who asks for ten
-        self.prices: deque[tuple[float, float]] = deque(maxlen=100)     # (when, price) of good answers
+        self.prices: dict[str, deque[tuple[float, float]]] = {}     # kind -> (when, price) of good answers
 
     def trust_at(self, age: float) -> _Trust:
         """That of callers who ask for this age, give or take a factor of two."""
@@ -226,23 +226,29 @@ class Fallback:
 
     def _believable(self, key: _Key, answer: A, exchange: str) -> A:
         """``answer``, if it can be true. Raises StaleData otherwise."""
-        price, wrong = _look_at(answer)
-        now = time.monotonic()
+        kind, price, wrong = _look_at(answer)
         with self._lock:
-            while key.prices and key.prices[0][0] < now - self._window:
-                key.prices.popleft()
-            if not wrong and price is not None and key.prices:
-                usual = sorted(value for _, value in key.prices)[len(key.prices) // 2]
-                jump = abs(price - usual) / usual * 100
-                if jump > self._max_jump:
-                    wrong = f"{price:g} is {jump:.0f} % away from the {usual:g} of the last minute"
-            if not wrong and price is not None:
-                key.prices.append((now, price))
+            wrong = wrong or self._outlier(key, kind, price)
             self.refused += bool(wrong)
         if wrong:
             self._metrics.inc("implausible", exchange=exchange)
             raise StaleData(f"not plausible: {wrong}")
         return answer
+
+    def _outlier(self, key: _Key, kind: str, price: float) -> str:
+        """What is wrong with a price, compared with those of its kind; else it is remembered. Holding the
+        lock."""
+        now = time.monotonic()
+        prices = key.prices.setdefault(kind, deque(maxlen=100))
+        while prices and prices[0][0] < now - self._window:
+            prices.popleft()
+        if prices:
+            usual = sorted(value for _, value in prices)[len(prices) // 2]
+            jump = abs(price - usual) / usual * 100
+            if jump > self._max_jump:
+                return f"{price:g} is {jump:.0f} % away from the {usual:g} of the last {self._window:g} s"
+        prices.append((now, price))
+        return ""
 
     # -- REST -----------------------------------------------------------------------------------------
 
@@ -315,20 +321,21 @@ class _Limit:
         return "" if age <= self._age or stamp >= self._asked else f"it is {age:.1f} s old"
 
 
-def _look_at(answer: Answer) -> tuple[float | None, str]:
-    """``(price, what is wrong with it)``."""
+def _look_at(answer: Answer) -> tuple[str, float, str]:
+    """``(kind of price, price, what is wrong with it)``."""
     if isinstance(answer, Ticker):
         bid, ask, last = answer.bid, answer.ask, answer.last
     else:
         (bid, ask), last = ((side[0] if side else None) for side in answer.touch), None
     for value in (bid, ask, last):
         if value is not None and not (math.isfinite(value) and 0 < value < Decimal("1e300")):
-            return None, f"a price of {value}"
+            return "", 0.0, f"a price of {value}"
     if bid is not None and ask is not None and bid > ask:
-        return None, f"crossed: bid {bid} above ask {ask}"
+        return "", 0.0, f"crossed: bid {bid} above ask {ask}"
     if last is not None:
-        return float(last), ""
+        return "last", float(last), ""
     if bid is not None and ask is not None:
-        return (float(bid) + float(ask)) / 2, ""
-    value = bid if bid is not None else ask
-    return (None, "no price at all") if value is None else (float(value), "")
+        return "mid", (float(bid) + float(ask)) / 2, ""
+    if bid is not None:
+        return "bid", float(bid), ""
+    return ("", 0.0, "no price at all") if ask is None else ("ask", float(ask), "")

@@ -319,6 +319,23 @@ def test_an_outlier_within_the_window_is_refused(manager: Market) -> None:
     assert time.monotonic() - begun > 0.3
 
 
+def test_a_first_trade_is_no_outlier_of_a_wide_market(manager: Market) -> None:
+    """Like is compared with like: trades with trades, the middle of a market with its middle."""
+    sides = {"bid": 1.0, "ask": 5.0}
+    answers: list[dict[str, float]] = []
+
+    def option(exchange: str, symbol: str) -> Ticker:
+        return Ticker(exchange=exchange, symbol=symbol, received=time.time_ns(), **answers[-1])
+    market = manager(providers=[option], ttl={"ticker": 1e-9})
+    for answer in (sides, {**sides, "last": 1.2}, sides, {"bid": 1.0}, {"bid": 1.1, "last": 1.25}):
+        answers.append(answer)
+        assert market.ticker("polygon", "O:X").bid == answer["bid"]
+    for answer in ({**sides, "last": 3.0}, {"bid": 2.0, "ask": 20.0}, {"bid": 4.0}):
+        answers.append(answer)
+        with pytest.raises(StaleData, match="% away from the"):
+            market.ticker("polygon", "O:X")
+
+
 @pytest.mark.parametrize("bid, ask", [("200", "100"), ("-5", "10"), ("1", "2")])
 def test_the_streams_own_nonsense_is_refused(bid: str, ask: str, manager: Market, stack: Stack) -> None:
     sim = stack.enter_context(AlpacaSim(["AAPL"], rate=0))
