@@ -352,6 +352,20 @@ def test_prices_without_depth_leave_no_room_empty() -> None:
     assert end - begin == 4
 
 
+def test_prices_without_depth_beside_a_book_have_more_trades() -> None:
+    deals = tuple(trade(100.0 + at / 10) for at in range(10))
+    quotes = a_row("ETH-USDT", bids=((100.0, 1),), asks=((100.5, 2),), last=100.25, trades=deals)
+    lines = drawn(a_picture(a_row(), quotes), 80, 24, ladders=True)
+    right = [line[40:] for line in lines if line.startswith("│")]
+    assert "100.5" in right[0] and "last 100.25" in right[1] and "100.0" in right[2] and "60000.0" in lines[2]
+    assert all(f"{deal.price:.2f}" in line for deal, line in zip(deals, right[3:]))
+
+
+def test_ladders_are_spread_evenly() -> None:
+    lines = drawn(a_picture(*[a_row(f"C{at}-USDT") for at in range(4)]), 140, 40, ladders=True)
+    assert [line.count("╭") for line in lines if "╭" in line] == [2, 2]
+
+
 def test_why_there_are_no_prices_is_said_in_full() -> None:
     why = "alpaca 405: symbol limit exceeded (quotes:MSFT, trades:MSFT)"
     empty = {"bids": (), "asks": (), "last": None, "trades": (), "status": "refused", "detail": why}

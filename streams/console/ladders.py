@@ -30,14 +30,14 @@ class Size(NamedTuple):
         return 2 * self.levels + _FIXED + self.trades
 
 
-def _beside(count: int, width: int) -> int:
-    """How many ladders there are side by side."""
-    return max(min(count, width // LADDER_WIDTH), 1)
-
-
 def _rows(count: int, width: int) -> int:
     """How many ladders there are one above the other."""
-    return -(-count // _beside(count, width))
+    return -(-count // max(width // LADDER_WIDTH, 1))
+
+
+def _beside(count: int, width: int) -> int:
+    """How many ladders there are side by side: in each row as many, as far as that goes."""
+    return -(-count // _rows(count, width))
 
 
 def _trades_below(levels: int) -> int:
@@ -92,6 +92,8 @@ class Ladders:
         return grid, _rows(len(panels), width) * size.lines
 
     def _panel(self, picture: Picture, row: Row, width: int, size: Size) -> RenderableType:
+        if len(row.bids) <= 1 and len(row.asks) <= 1:       # beside deeper ones
+            size = Size(1, size.lines - Size(1, 0).lines)
         status = Text(row.status, self._styles.get(row.status, ""))
         title = Text(f"{row.exchange} {row.symbol} ", "bold").append_text(status)
         stream = picture.stream(row.stream)
