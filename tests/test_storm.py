@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,11 +140,17 @@ def test_one_stream(name: str, calls: int, simulated: Any, stack: Stack) -> None
     stream.on(r".+\.trades\..+", handler(handlers[0]), policy="inline", name="inline")
     stream.on(r".+\.trades\..+", handler(handlers[1]), policy="conflate", name="queued")
 
+    def enough() -> bool:
+        """Whether there was trouble of every kind."""
+        return (sim.accepted > calls / 200 and sum(sim.struck.values()) > calls / 500
+                and len(sim.struck) > len(FAULTS))
+
     def call(seed: int) -> None:
-        caller = Caller(seed, symbols, wishes)
-        for _ in range(calls // THREADS):
+        caller, left, until = Caller(seed, symbols, wishes), calls // THREADS, time.monotonic() + DEADLINE / 2
+        while left > 0 or (not enough() and time.monotonic() < until):
             calls_on(stream, caller)
             over.wait(caller.random.random() * PAUSE)
+            left -= 1
     breaker = threading.Thread(target=trouble, args=(sim, over, 7), daemon=True)
     breaker.start()
     stream.start()
@@ -154,7 +161,7 @@ def test_one_stream(name: str, calls: int, simulated: Any, stack: Stack) -> None
         over.set()
         breaker.join(5)
     assert busy.acquire(timeout=10)                         # no handler is at it any more
-    assert sim.accepted > calls / 200 and sum(sim.struck.values()) > calls / 500 and len(sim.struck) > 3
+    assert enough(), (sim.accepted, sim.struck)
     sim.clear_faults()
     stream.resume()
     assert stream.stop()
