@@ -70,7 +70,8 @@ def secrets_of(*urls: str) -> list[str]:
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:
     """The values of headers that look like credentials; of ``Bearer ...`` the token as well."""
-    values = [value for name, value in headers.items() if _SECRET.search(name)]
+    values = [value for name, value in headers.items()
+              if _SECRET.search(name) and name.lower() != "user-agent"]
     return [text for value in values for text in (value, value.rpartition(" ")[2])]
 
 

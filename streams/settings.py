@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from .backoff import Backoff
-from .credentials import public_url
+from .credentials import public_url, secret_headers
 from .errors import ConfigurationError
 from .handlers import Handlers
 from .store import Store
@@ -170,10 +170,13 @@ def check_way(proxy: str | None, sslopt: Mapping[str, Any] | None) -> None:
     check_sslopt(sslopt)
 
 
-def check_encrypted(address: str, venue: type[Venue], settings: Mapping[str, Any], proxy: str | None) -> None:
-    """Raises ConfigurationError when keys would travel in the clear to another machine."""
+def check_encrypted(address: str, venue: type[Venue], settings: Mapping[str, Any], proxy: str | None,
+                    headers: Mapping[str, str] | None = None) -> None:
+    """Raises ConfigurationError when keys would travel in the clear to another machine; those among
+    ``headers``, too."""
     parts = urlsplit(address)
-    keys = settings.get("api_key") or settings.get("api_secret") or parts.password
+    keys = (settings.get("api_key") or settings.get("api_secret") or parts.password
+            or secret_headers(headers or {}))
     if not keys or parts.scheme not in ("ws", "http", "tcp"):
         return
     if not _is_loopback(parts.hostname or ""):

@@ -107,8 +107,8 @@ class Stream(threading.Thread):
         self._address = stream_address(facts, url)
         check_way(proxy, sslopt)
         addresses = self._address, rest_address(facts, rest_url)
-        for address in addresses:
-            check_encrypted(address, kind, self._options, proxy)
+        check_encrypted(self._address, kind, self._options, proxy, headers)
+        check_encrypted(addresses[1], kind, self._options, proxy)
         playback = None
         if self._address.startswith("replay:"):
             from .transports.replay import Playback

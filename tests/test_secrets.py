@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from streams import StreamManager
+from streams.credentials import secret_headers
 from streams.errors import ConfigurationError, StreamsError
 from streams.exchanges import (
     EXCHANGES, Alpaca, AlpacaCrypto, AlpacaOptions, Binance, LongPollJson, NasdaqItch, Polygon, Redis,
@@ -362,6 +363,21 @@ def test_keys_travel_in_the_clear_to_loopback_only(kind: type[Stream], scheme: s
     for host in THERE:
         with pytest.raises(ConfigurationError, match="keys are not sent over .* only to loopback"):
             kind([symbol], channel, url=f"{scheme}://{host}", **keys)
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-MBX-APIKEY", "X-Own-Token", "Cookie"])
+def test_keys_in_headers_neither(name: str) -> None:
+    for url in ("ws://127.0.0.1:1", "wss://example.com"):
+        Binance(["BTC-USDT"], url=url, headers={name: KEY})
+    with pytest.raises(ConfigurationError, match="keys are not sent over ws:// to example.com"):
+        Binance(["BTC-USDT"], url="ws://example.com", headers={name: KEY})
+    Binance(["BTC-USDT"], url="ws://example.com", headers={"User-Agent": "binance", "Accept-Language": "de"})
+
+
+def test_the_name_of_a_program_is_no_secret() -> None:
+    """Else that word would be missing in every text."""
+    assert secret_headers({"User-Agent": "binance"}) == []
+    assert KEY in secret_headers({"X-User-Token": KEY})
 
 
 @pytest.mark.parametrize("kind", [Alpaca, Polygon])
