@@ -56,13 +56,11 @@ class RollingWindow:
 
     def wait(self, now: float, units: int = 1) -> float:
         """Seconds until ``units`` may be spent; 0.0 when they may now. Spends nothing."""
-        spent = self._spent
-        while spent and spent[0][0] <= now - self.seconds:
-            self._sum -= spent.popleft()[1]
+        self._forget(now)
         over = self._sum + min(units, self.limit) - self.limit
         if over <= 0:
             return 0.0
-        for when, amount in spent:
+        for when, amount in self._spent:
             over -= amount
             if over <= 0:
                 return max(when + self.seconds - now, 0.001)
@@ -70,9 +68,17 @@ class RollingWindow:
 
     def spend(self, now: float, units: int = 1) -> None:
         """Note that ``units`` were spent; whether they were allowed is the caller's business."""
+        self._forget(now)
         self._spent.append((now, units))
         self._sum += units
 
     def fill(self, now: float) -> None:
         """Note that the peer says the limit is used up."""
+        self._forget(now)
         self.spend(now, max(0, self.limit - self._sum))
+
+    def _forget(self, now: float) -> None:
+        """Drop what is older than the window."""
+        spent = self._spent
+        while spent and spent[0][0] <= now - self.seconds:
+            self._sum -= spent.popleft()[1]

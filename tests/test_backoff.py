@@ -53,6 +53,15 @@ def test_a_window_of_units() -> None:
     assert window.wait(1.05) == pytest.approx(0.05)
 
 
+def test_a_window_that_nobody_asks_forgets_what_is_over() -> None:
+    """Pongs are sent without asking, for days."""
+    window = RollingWindow(4, 1.0)
+    for second in range(10_000):
+        window.spend(float(second))
+    assert len(window._spent) <= 2
+    assert window.wait(10_000.5) == 0.0
+
+
 def test_what_is_more_than_the_limit_waits_for_an_empty_window() -> None:
     window = RollingWindow(4, 1.0)
     assert window.wait(0.0, 10) == 0.0
