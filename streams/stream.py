@@ -200,6 +200,7 @@ class Stream(threading.Thread):
             Whether the thread has ended.
         """
         deadline = time.monotonic() + timeout
+        self.store.lock.let_go()
         ended = self.ask_to_stop()
         if threading.current_thread() is self:
             self.abort()

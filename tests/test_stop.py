@@ -355,6 +355,18 @@ def test_start_again_after_stop(prepare: Prepare, room: Room) -> None:
     assert stream.store.orderbook("binance", "BTC-USDT")["status"] == "closed"
 
 
+@pytest.mark.parametrize("prepare", [idle, busy])
+def test_stop_while_holding_the_lock_of_the_store(prepare: Prepare, room: Room) -> None:
+    """Ctrl-C may strike within ``with store.lock``, and whoever handles it stops the stream there."""
+    stream = prepare(room)
+    begun = time.monotonic()
+    with stream.store.lock:
+        with stream.store.lock:
+            assert stream.stop() is True
+    assert time.monotonic() - begun < LIMIT
+    assert names() == [] and not stream.store.lock.mine
+
+
 def test_start_twice_is_refused(room: Room) -> None:
     stream, _ = room.live(rate=0)
     with pytest.raises(ConfigurationError, match="is running already; stop.. it first"):
