@@ -220,10 +220,12 @@ class Connector:
             venue.inherit(self._previous)
         self._previous = venue
         until = None if way.schedule is None else way.schedule.next_change(time.time_ns())
+        routes = self.feed.subscriptions.routes()
+        endpoint = venue.endpoint(routes[0].channel if routes else venue.channels[0])
         session = Session(
-            self.feed, venue, self.feed.name, rest, stale_after=way.stale_after, until=until,
-            recorder=way.recorder, on_state=self._on_state)
-        transport = open_transport(self._target(venue), session)
+            self.feed, venue, self.feed.name, rest, endpoint=endpoint, stale_after=way.stale_after,
+            until=until, recorder=way.recorder, on_state=self._on_state)
+        transport = open_transport(self._target(venue, endpoint), session)
         session.use(transport)
         with self.control:
             if self._ending or self._pausing:
@@ -236,12 +238,10 @@ class Connector:
             self.session = self._transport = None
         return self._judge(session, closed)
 
-    def _target(self, venue: Venue) -> Target:
+    def _target(self, venue: Venue, endpoint: str) -> Target:
         way = self.way
         if way.playback is not None:
             return Target(url=way.address, options={"playback": way.playback})
-        routes = self.feed.subscriptions.routes()
-        endpoint = venue.endpoint(routes[0].channel if routes else venue.channels[0])
         return Target(
             url=venue.address(way.address, endpoint), headers={**way.headers, **venue.headers()},
             options=venue.transport_options(), proxy=way.proxy, sslopt=way.sslopt,

@@ -64,6 +64,7 @@ class Session:
         venue: A fresh venue instance.
         name: The stream's, for the log and the recording.
         rest: Fetches snapshots.
+        endpoint: The venue's that this connection leads to.
         stale_after: Seconds without data after which the feed counts as stale.
         until: When to end politely, ns since the epoch (the market closes), or None.
         recorder: Keeps raw frames, or None.
@@ -71,7 +72,7 @@ class Session:
     """
 
     def __init__(
-        self, feed: Feed, venue: Venue, name: str, rest: RestSource, *, stale_after: float,
+        self, feed: Feed, venue: Venue, name: str, rest: RestSource, *, endpoint: str, stale_after: float,
         until: int | None = None, recorder: Recording | None = None,
         on_state: Callable[[str, str], None],
     ) -> None:
@@ -82,6 +83,7 @@ class Session:
         self.opened_at = 0.0            # monotonic seconds; 0.0: it never opened
         self._opened_ns = 0
         self._transport: Transport | None = None
+        self._endpoint = endpoint
         self._until = until
         self._recorder = recorder
         self.on_state = on_state
@@ -290,6 +292,10 @@ class Session:
             return
         self._seen = feed.subscriptions.changes
         feed.reconcile()
+        if any(self.venue.endpoint(route.channel) != self._endpoint for route in feed.sinks):
+            # Of the wrong one, a venue may acknowledge it and send nothing.
+            self.end(TransportError("what is subscribed is served on another endpoint"), planned=True)
+            return
         for route in [route for route in self._known if route not in feed.sinks]:
             del self._known[route]
             self.venue.remove(route)

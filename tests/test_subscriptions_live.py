@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from streams import ConfigurationError, StreamManager
-from streams.exchanges import EXCHANGES, Alpaca
-from streams.sim import Fault
+from streams.exchanges import EXCHANGES, Alpaca, BinanceFutures, Huobi
+from streams.sim import BinanceFuturesSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 from streams.stream import Stream
 
@@ -113,6 +113,27 @@ def test_change_while_paused(place: Place, stack: Stack) -> None:
     stream.resume()
     wait_listed(sim, place.topics(b, c), stream)
     assert sim.accepted == 2
+
+
+@pytest.mark.parametrize("kind, sim_kind, before, after, options", [
+    (BinanceFutures, BinanceFuturesSim, "book", "trades", {}),
+    (BinanceFutures, BinanceFuturesSim, "trades", "quotes", {}),
+    (Huobi, HuobiSim, "book", "quotes", {"book_mode": "incremental"})])
+def test_another_endpoint(kind: type[Stream], sim_kind: Any, before: str, after: str, options: Any,
+                          stack: Stack) -> None:
+    """One connection serves one endpoint; what is wanted from another would be acknowledged, and silent."""
+    sim = stack.enter_context(sim_kind(["BTCUSDT"], rate=50.0))
+    stream = kind("BTC-USDT", [before], url=sim.url, rest_url=sim.rest_url, backoff=quick(), **options)
+    stack.callback(stream.stop)
+    heard = threading.Event()
+    stream.on(rf".*\.{after}\..*", lambda event: heard.set(), policy="inline")
+    stream.start()
+    wait_subscribed(stream)
+    stream.unsubscribe("BTC-USDT", [before])
+    stream.subscribe("BTC-USDT", [after])
+    assert heard.wait(10), stream.status()
+    wait_subscribed(stream)
+    assert (sim.accepted, stream.status()["errors"]) == (2, 0)
 
 
 @EACH
