@@ -68,6 +68,7 @@ class HuobiVenue(Venue):
         self._by_topic: dict[str, Route] = {}
         self._ever: set[str] = set()                        # topics that were asked for on this connection
         self._asked: dict[str, tuple[str, str]] = {}        # id -> (what was asked, topic)
+        self._early: set[str] = set()                       # trades: the old one is still to come
         self._next_id = 1
 
     # -- questions ----------------------------------------------------------------------------------
@@ -103,6 +104,7 @@ class HuobiVenue(Venue):
 
     def subscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
         """See Venue. One topic a message."""
+        self._early.update(topic for topic in topics if topic.endswith(".trade.detail"))
         return [self._request("sub", topic) for topic in topics]
 
     def unsubscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
@@ -125,7 +127,11 @@ class HuobiVenue(Venue):
                 route = self._by_topic.get(head.ch)
                 if route is None:
                     return self._of_nobody(head.ch)
-                return [(route, event) for event in route.parse(text, now)]
+                events = route.parse(text, now)
+                if head.ch in self._early:
+                    self._early.discard(head.ch)
+                    return ()
+                return [(route, event) for event in events]
             if head.ping is not None:
                 # The venue wants its own number back.
                 return ((self.session, Reply(f'{{"pong":{head.ping}}}')),)

@@ -240,14 +240,9 @@ class Messages:
     def _trades(self, route: Route) -> Parser:
         deal: Any = Deal
         decode = self._push(Deals, deal[self._price, self._size])
-        fresh = False       # the first push is the last trade from before the subscription
 
         def parse(text: bytes, now: int) -> Sequence[Event]:
-            nonlocal fresh
             trades = decode(text).tick.data
-            if not fresh:
-                fresh = True
-                return ()
             for m in trades:
                 check_numbers(m.price, m.size)
             return [

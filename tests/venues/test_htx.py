@@ -158,6 +158,7 @@ def test_impossible_levels_are_malformed_and_name_their_book(level: str, number:
 
 def test_the_first_trades_after_subscribing_are_old_and_dropped() -> None:
     venue = talk("trades")
+    venue.subscribe(venue.routes["trades", "btcusdt"].topics)
 
     def push(*trades: str) -> str:
         return ('{"ch":"market.btcusdt.trade.detail","ts":1616243199157,"tick":{"id":1,"ts":1,"data":['
@@ -173,6 +174,23 @@ def test_the_first_trades_after_subscribing_are_old_and_dropped() -> None:
     assert newest_first[0] == Trade(exchange="huobi", symbol="BTC-USDT", timestamp=1616243199156 * MS,
                                     received=NOW,
                                     price=58911.07, size=0.000198, side="sell", id="2")
+
+
+def test_after_a_change_of_mind_no_trade_is_taken_for_an_old_one() -> None:
+    """Unsubscribed and subscribed again before anything was sent: the venue begins nothing anew."""
+    venue = talk("trades")
+    route = venue.routes["trades", "btcusdt"]
+    assert venue.subscribe(route.topics)
+    push = ('{"ch":"market.btcusdt.trade.detail","ts":5,"tick":{"id":1,"ts":1,"data":[{"id":1,"ts":1,'
+            '"tradeId":%d,"amount":1,"price":1,"direction":"buy"}]}}')
+    assert heard(venue, push % 1) == []
+    assert [trade.id for trade in heard(venue, push % 2)] == ["2"]
+    venue.remove(route)
+    venue.add(venue.route("BTC-USDT", "trades"))
+    assert [trade.id for trade in heard(venue, push % 3)] == ["3"]
+    venue.subscribe(route.topics)
+    assert heard(venue, push % 3) == []
+    assert [trade.id for trade in heard(venue, push % 4)] == ["4"]
 
 
 def test_quotes() -> None:
