@@ -115,16 +115,18 @@ class Health:
                 session.end(TransportError(f"no answer to a ping; nothing heard for {silence:.1f} s"))
 
     def _probe(self, now: float) -> None:
-        session = self._session
-        try:
-            probed = session.transport.ping()
-        except TransportError as error:
-            session.end(error)
-            return
-        frames = () if probed else tuple(self._venue.ping(time.time_ns()))
+        """Ask for a sign of life, in every way the venue may answer."""
+        session, probed = self._session, False
+        frames = tuple(self._venue.ping(time.time_ns()))
+        session.send(frames)
+        if not frames or session.may_send(now):
+            try:
+                probed = session.transport.ping()
+            except TransportError as error:
+                session.end(error)
+                return
         if probed:
             session.note_sent(now)
-        session.send(frames)
         if probed or frames:
             self._probed, self._looks = now, 0
 

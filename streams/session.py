@@ -20,7 +20,7 @@ from .health import Health
 from .refresh import Refresher, RestSource
 from .transports.base import Transport
 from .venue import (
-    Acked, Failed, Item, Malformed, Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal,
+    Acked, Alive, Failed, Item, Malformed, Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal,
     Unsubscribed, Venue,
 )
 
@@ -376,6 +376,9 @@ class Session:
     def _on_reply(self, signal: Reply) -> None:
         self.send((signal.frame,), signal.secret)
 
+    def _on_alive(self, signal: Alive) -> None:
+        """That it came is all there is to it."""
+
     def _on_acked(self, signal: Acked) -> None:
         self._acked(signal.topics)
 
@@ -432,9 +435,9 @@ class Session:
         self.end(signal.error, fatal=True)
 
     _ACTIONS: dict[type[Any], Callable[[Session, Any], None]] = {
-        Ready: _on_ready, Reply: _on_reply, Acked: _on_acked, Unsubscribed: _on_unsubscribed,
-        Refused: _on_refused, Malformed: _on_malformed, Resync: _on_resync, Reconnect: _on_reconnect,
-        Notice: _on_notice, Failed: _on_failed,
+        Ready: _on_ready, Reply: _on_reply, Alive: _on_alive, Acked: _on_acked,
+        Unsubscribed: _on_unsubscribed, Refused: _on_refused, Malformed: _on_malformed,
+        Resync: _on_resync, Reconnect: _on_reconnect, Notice: _on_notice, Failed: _on_failed,
     }
 
 

@@ -15,8 +15,8 @@ from .errors import StreamsError
 from .events import Event, Level
 
 __all__ = [
-    "Acked", "BookBroken", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize", "Item",
-    "Malformed", "Notice", "Ready", "Reconnect", "Refused", "Reply", "Resync", "Route", "Signal",
+    "Acked", "Alive", "BookBroken", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize",
+    "Item", "Malformed", "Notice", "Ready", "Reconnect", "Refused", "Reply", "Resync", "Route", "Signal",
     "Unsubscribed",
 ]
 
@@ -133,6 +133,11 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """The peer has answered a ping, and says nothing else: life, and no data."""
+
+
+@dataclass(frozen=True)
 class Acked:
     """The venue confirmed these subscriptions, by topic."""
 
@@ -204,6 +209,6 @@ class Failed:
 
 
 Signal = Union[
-    Ready, Reply, Acked, Unsubscribed, Refused, Malformed, Resync, Reconnect, Notice, Failed
+    Ready, Reply, Alive, Acked, Unsubscribed, Refused, Malformed, Resync, Reconnect, Notice, Failed
 ]
 Item = tuple[Route, Union[Event, BookDelta, BookSnapshot, Signal]]

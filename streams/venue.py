@@ -22,15 +22,15 @@ from typing import Any, ClassVar
 from .errors import ConfigurationError
 from .events import Ticker
 from .signals import (
-    Acked, BookBroken, BookDelta, BookSnapshot, Failed, FloatPrice, FloatSize, Item, Malformed, Notice,
-    Ready, Reconnect, Refused, Reply, Resync, Route, Signal, Unsubscribed,
+    Acked, Alive, BookBroken, BookDelta, BookSnapshot, Failed, FloatPrice, FloatSize, Item, Malformed,
+    Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal, Unsubscribed,
 )
 from .symbols import SymbolStyle, native_symbol
 
 __all__ = [
-    "Acked", "BookBroken", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize", "Item", "Limits",
-    "Malformed", "Notice", "Ready", "Reconnect", "Refused", "Reply", "RestRequest", "Resync",
-    "Route", "Signal", "Unsubscribed", "Venue",
+    "Acked", "Alive", "BookBroken", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize",
+    "Item", "Limits", "Malformed", "Notice", "Ready", "Reconnect", "Refused", "Reply", "RestRequest",
+    "Resync", "Route", "Signal", "Unsubscribed", "Venue",
 ]
 
 
@@ -238,7 +238,8 @@ class Venue:
         raise NotImplementedError
 
     def ping(self, now: int) -> Sequence[bytes | str]:
-        """Frames that make a live peer answer, where the carrier has no ping of its own."""
+        """Frames that make a live peer answer, where the carrier has no ping of its own, or the venue may
+        leave it unanswered."""
         return ()
 
     def heartbeat(self, now: int) -> tuple[float, Sequence[bytes | str]] | None:

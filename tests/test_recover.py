@@ -94,6 +94,22 @@ def test_a_quiet_market_is_not_a_mute_server(serve: Serve, connect: Connect) -> 
     assert all(live(stream) and stream.status()["errors"] == 0 for stream in streams)
 
 
+def test_a_quiet_venue_that_answers_no_ping_frames_is_not_mute(serve: Serve, connect: Connect) -> None:
+    """Huobi's heart-beat is JSON, both ways; it is said to let ping frames pass unanswered."""
+    sim = serve(HuobiSim, ["BTCUSDT"], rate=0, ping_interval=60.0, answers_frames=False)
+    stream = connect(sim, ["BTC-USDT"], ["trades"], kind=with_limits(Huobi, probe_after=0.2))
+    wait_until(lambda: sim.connections and sim.connections[0].subscriptions)
+
+    def probes() -> int:
+        return sum('"ping"' in str(message) for message in sim.connections[0].received)
+
+    wait_until(lambda: probes() >= 3, 5, what=f"{stream.status()}")
+    assert (sim.accepted, sim.violations) == (1, 0)
+    assert stream.status()["errors"] == stream.status()["malformed"] == 0
+    sim.inject(Fault.MUTE)
+    wait_until(lambda: sim.accepted == 2, 5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pongs_and_pings_but_no_data_is_stale_and_replaced(kind: Any, serve: Serve, connect: Connect) -> None:
     sim = serve(kind, ["BTCUSDT"], rate=50.0, ping_interval=0.4)

@@ -35,6 +35,7 @@ class Connection:
         closed: True when the connection is over.
         session: free for the venue's protocol.
         variant: which rendering of a message this client wants; equal variants share bytes.
+        pongless: ping frames are not answered.
         silent: nothing goes out any more, not even a pong.
         deaf: nothing is read any more.
         fragment: 0, or the size of the fragments that data messages are sent in.
@@ -59,6 +60,7 @@ class Connection:
         self.opened_at = time.monotonic()
         self.session: Any = None
         self.variant: tuple[object, ...] = ()
+        self.pongless = False
         self.silent = False
         self.deaf = False
         self.fragment = 0
@@ -198,8 +200,9 @@ class Connection:
         """
         if message.opcode == frames.PING:
             self.pings += 1
-            self.queue(frames.build(frames.PONG, message.payload))
-            self.peer.flush()
+            if not self.pongless:
+                self.queue(frames.build(frames.PONG, message.payload))
+                self.peer.flush()
         elif message.opcode == frames.PONG:
             self.pongs += 1
         else:

@@ -34,7 +34,7 @@ class HuobiSim(MarketSim):
         symbols: names such as ``BTCUSDT``; the venue writes them in lower case.
         seed, rate, port, levels, ssl_context, history, slow_every, patience, clock, send_limit:
         see `MarketSim`.
-        ping_interval, missed_pongs: see `HuobiWire`.
+        ping_interval, missed_pongs, answers_frames: see `HuobiWire`.
         stale_refresh: how many answers to ``req`` of ``mbp`` come too old at first, on each
             connection and topic.
         fast_symbols: the symbols that ``mbp.5`` and ``mbp.20`` exist for; None: all.
@@ -48,9 +48,9 @@ class HuobiSim(MarketSim):
                  ssl_context: ssl.SSLContext | None = None, history: int = 100_000,
                  slow_every: int = 10, patience: float = 5.0,
                  clock: Callable[[], int] = time.time_ns, send_limit: int = 16 << 20,
-                 ping_interval: float = 5.0, missed_pongs: int = 2, stale_refresh: int = 0,
-                 fast_symbols: Iterable[str] | None = None) -> None:
-        self._heartbeat = ping_interval, missed_pongs
+                 ping_interval: float = 5.0, missed_pongs: int = 2, answers_frames: bool = True,
+                 stale_refresh: int = 0, fast_symbols: Iterable[str] | None = None) -> None:
+        self._heartbeat = ping_interval, missed_pongs, answers_frames
         self.stale_refresh = stale_refresh
         self.fast_symbols = None if fast_symbols is None else {
             symbol.upper() for symbol in fast_symbols}
@@ -64,7 +64,8 @@ class HuobiSim(MarketSim):
         """Huobi's control language."""
         return HuobiWire(self, paths=("/ws", "/feed"), check=self._check_topic,
                          request=self._answer_req, subscribed=self._subscribed,
-                         ping_interval=self._heartbeat[0], missed_pongs=self._heartbeat[1])
+                         ping_interval=self._heartbeat[0], missed_pongs=self._heartbeat[1],
+                         answers_frames=self._heartbeat[2])
 
     # -- topics ---------------------------------------------------------------------------------
 

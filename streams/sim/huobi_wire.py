@@ -60,6 +60,8 @@ class HuobiWire(Wire):
         ping_interval: seconds between JSON pings.
         missed_pongs: pings in a row that may stay unanswered; with the last one the venue
             disconnects.
+        answers_frames: whether ping frames are answered, too; some report that they are not
+            (huobiapi/API_Docs, issue 43). JSON pings always are: the heart-beat is two-way.
     """
 
     garbage_kinds = ("invalid", "truncated", "types", "nan", "inf", "negative", "unknown",
@@ -69,7 +71,7 @@ class HuobiWire(Wire):
                  check: Callable[[str, str], None],
                  request: Callable[[Connection, str], str | None],
                  subscribed: Callable[[Connection, str], None],
-                 ping_interval: float, missed_pongs: int) -> None:
+                 ping_interval: float, missed_pongs: int, answers_frames: bool = True) -> None:
         super().__init__(server)
         if missed_pongs < 1:
             raise ValueError(f"missed_pongs {missed_pongs}: expected 1 or more")
@@ -79,6 +81,7 @@ class HuobiWire(Wire):
         self.subscribed = subscribed
         self.ping_interval = ping_interval
         self.missed_pongs = missed_pongs
+        self.answers_frames = answers_frames
 
     def admits(self, path: str) -> bool:
         """The paths that were given, with or without a slash at the end."""
@@ -87,6 +90,7 @@ class HuobiWire(Wire):
     def opened(self, conn: Connection) -> None:
         """Start the heart-beat."""
         conn.session = _Session()
+        conn.pongless = not self.answers_frames
         conn.every(self.ping_interval, lambda: self._ping(conn))
 
     def _ping(self, conn: Connection) -> None:

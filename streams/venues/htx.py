@@ -2,7 +2,7 @@
 
 Sources: the exchange's own client (huobi_Python), its support notices on ``mbp`` alignment, and
 recorded feeds. Every frame from the server is one complete gzip member; frames to it are text. It
-pings with a JSON message that must be answered with its own number.
+pings with a JSON message that must be answered with its own number, and answers ours likewise.
 
 Topic names are the venue's (``market.btcusdt.depth.step0``); they come back in every message as ``ch``.
 """
@@ -19,7 +19,7 @@ from ..errors import ConfigurationError
 from ..events import Ticker
 from ..symbols import SymbolStyle
 from ..venue import (
-    Acked, BookSnapshot, Item, Limits, Malformed, Notice, Refused, Reply, RestRequest, Route, Venue,
+    Acked, Alive, BookSnapshot, Item, Limits, Malformed, Notice, Refused, Reply, RestRequest, Route, Venue,
 )
 from . import htx_messages as wire
 
@@ -117,6 +117,10 @@ class HuobiVenue(Venue):
         self._asked[number] = verb, topic
         return msgspec.json.encode({verb: topic, "id": number}).decode()
 
+    def ping(self, now: int) -> Sequence[bytes | str]:
+        """See Venue. The heart-beat is two-way; ping frames are said to stay unanswered."""
+        return (f'{{"ping":{now // wire.MS}}}',)
+
     def receive(self, raw: bytes, now: int) -> Iterable[Item]:
         """See Venue."""
         route = None
@@ -135,6 +139,8 @@ class HuobiVenue(Venue):
             if head.ping is not None:
                 # The venue wants its own number back.
                 return ((self.session, Reply(f'{{"pong":{head.ping}}}')),)
+            if head.pong is not None:
+                return ((self.session, Alive()),)
             return self._answer(head, text)
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError, zlib.error) as error:
             return ((self.session, Malformed(str(error), route.topics[0] if route else "")),)

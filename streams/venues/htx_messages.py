@@ -30,10 +30,11 @@ Parser = Callable[[bytes, int], Sequence[Any]]
 
 class Head(msgspec.Struct, gc=False):
     """What tells messages apart: data carry ``ch``, answers ``subbed``, ``unsubbed`` or ``rep``, and
-    ``{"ping":1618678073643}`` stands alone."""
+    ``{"ping":1618678073643}`` stands alone, and so does the ``pong`` to a ping of ours."""
 
     ch: str = ""
     ping: Optional[int] = None
+    pong: Optional[int] = None
     id: Union[int, str, None] = None
     status: str = ""
     subbed: str = ""

@@ -11,7 +11,7 @@ import pytest
 
 from streams.errors import ConfigurationError
 from streams.events import Bar, Quote, Ticker, Trade
-from streams.venue import Acked, BookSnapshot, Malformed, Notice, Refused, Reply
+from streams.venue import Acked, Alive, BookSnapshot, Malformed, Notice, Refused, Reply
 from streams.venues.htx import HuobiVenue
 
 NOW = 1_700_000_000_000_000_000
@@ -65,6 +65,12 @@ def test_an_unknown_mode() -> None:
 @pytest.mark.parametrize("number", [1618678073643, 0, 99])
 def test_a_ping_is_answered_with_its_own_number(number: int) -> None:
     assert one(talk(), {"ping": number}) == Reply(f'{{"pong":{number}}}')
+
+
+def test_a_ping_of_ours_and_its_answer() -> None:
+    venue = talk()
+    assert venue.ping(NOW) == ('{"ping":1700000000000}',)
+    assert one(venue, {"pong": 1700000000000}) == Alive()
 
 
 def test_answers() -> None:
