@@ -65,6 +65,7 @@ class Feed:
     Attributes:
         deferred: Calls put off while the writer's lock is held; :meth:`drain` makes them.
         noted: Events that handlers want, likewise; ``(offer, event)``.
+        troubles: Why a route has no data, where something is known.
     """
 
     def __init__(self, exchange: str, name: str, facts: Venue, store: Store, handlers: Handlers,
@@ -89,6 +90,7 @@ class Feed:
         self.on_lost: Callable[[Route, str], None] = _ignore
         self.on_live: Callable[[Route], None] = _ignore
         self.noted: list[tuple[Offer, Event]] = []
+        self.troubles: dict[Route, str] = {}
         self._heard: set[Route] = set()     # routes whose events go further than the store
         self._wired = -1                # version of the handlers that the routes were wired for
 
@@ -151,6 +153,7 @@ class Feed:
     def _detach(self, route: Route) -> None:
         """Nobody wants it any more: its book is closed and leaves the store."""
         sink = self.sinks.pop(route)
+        self.troubles.pop(route, None)
         self._heard.discard(route)
         with self.writer.lock:
             sink.disconnected("closed", "unsubscribed")

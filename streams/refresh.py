@@ -111,6 +111,7 @@ class Refresher:
     def live(self, route: Route) -> None:
         """The wish has come true; if the book is lost again, in the same breath even, that is a new one."""
         self._wishes.pop(route, None)
+        self._feed.troubles.pop(route, None)
         if route in self._renewed:
             self._renewed[route] = time.monotonic(), self._renewed[route][1]
 
@@ -179,6 +180,7 @@ class Refresher:
         if body is None:
             log.warning("%s %s: no snapshot: %s", self._feed.exchange, route.symbol, error)
             self._feed.count("errors")
+            self._feed.troubles[route] = f"no snapshot: {error}"
             self._later(wish, now, retry_after)
             return
         self._later(wish, now)                      # unless it makes the book live, ask again then

@@ -336,7 +336,8 @@ class Stream(threading.Thread):
             if route.channel.partition(":")[0] in self._facts.sparse or (sink is not None and sink.ready):
                 continue
             state, reason = self.feed.subscriptions.state(route)
-            detail = f"refused: {reason}" if state == "refused" else self.lifecycle.last_error or self.state
+            known = reason or self.feed.troubles.get(route) or self.lifecycle.last_error or self.state
+            detail = f"refused: {reason}" if state == "refused" else known
             missing[f"{self.exchange} {route.channel} of {route.symbol}"] = detail
         return missing
 

@@ -185,3 +185,19 @@ def test_a_misspelt_channel_of_what_runs(serve: Any) -> None:
             with pytest.raises(ConfigurationError, match="binance has no channel 'books'; its channels"):
                 call("binance", BTC, ["book", "books"])
         assert list(market.status()["streams"][0]["subscriptions"]) == ["book.BTC-USDT"]
+
+
+def test_not_ready_says_why_there_is_no_snapshot(serve: Any) -> None:
+    """Binance acknowledges what does not exist; the only word against it is the one of its REST side."""
+    sim = serve(rate=50.0)
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT", "NO-SUCH"], url=sim.url, rest_url=sim.rest_url)
+        said = ""
+        for _ in range(20):                     # the first snapshot is asked for within a moment
+            with pytest.raises(NotReady) as caught:
+                market.wait_ready(0.5)
+            said = str(caught.value)
+            if "Invalid symbol" in said:
+                break
+        assert re.fullmatch(r"no data yet for binance book of NO-SUCH \(no snapshot: .*HTTP 400 .*"
+                            r"Invalid symbol.*\)", said), said
