@@ -16,8 +16,8 @@ from .venue import Route
 
 __all__ = ["Subscriptions", "Topic"]
 
-MAX_ATTEMPTS = 5        # transient refusals after which a topic counts as refused for good
 RETRY_BASE = 1.0        # seconds before the first retry of a transiently refused topic; doubles
+LONGEST_RETRY = 60.0    # up to that; only a refusal for good ends it
 
 
 class Topic:
@@ -248,9 +248,9 @@ class Subscriptions:
                     continue
                 topic.reason = reason
                 topic.attempts += 1
-                if transient and topic.attempts < MAX_ATTEMPTS:
+                if transient:
                     topic.state = "pending"
-                    topic.due = now + RETRY_BASE * 2.0 ** (topic.attempts - 1)
+                    topic.due = now + min(RETRY_BASE * 2.0 ** min(topic.attempts - 1, 10), LONGEST_RETRY)
                     self._open[name] = None
                 else:
                     topic.state = "refused"

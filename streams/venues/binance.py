@@ -33,6 +33,10 @@ _NAME_AT = len(_PREFIX)
 _SPOT_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
 _FUTURES_WEIGHTS = ((5, 2), (10, 2), (20, 2), (50, 2), (100, 5), (500, 10), (1000, 20))
 
+# Codes of requests that are wrong, and will be (web-socket-streams.md, "Error messages"; 4, too many
+# streams, was seen). All else is the venue's own trouble, and passes.
+_WRONG = range(5)
+
 _INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
 
 
@@ -182,7 +186,7 @@ class BinanceVenue(Venue):
             return ()                                   # of an UNSUBSCRIBE
         if message.refusal is None:
             return ((self.session, Acked(topics)),)
-        return ((self.session, Refused(topics, message.refusal)),)
+        return ((self.session, Refused(topics, message.refusal, message.number not in _WRONG)),)
 
     # -- whole books ----------------------------------------------------------------------------------
 

@@ -168,6 +168,11 @@ class Odd(msgspec.Struct):
     data: Optional[_Tagged] = None
 
     @property
+    def number(self) -> int | None:
+        """The venue's code, when it is an error."""
+        return self.code if self.error is None else self.error.code
+
+    @property
     def refusal(self) -> str | None:
         """The venue's words, when it is an error."""
         if self.error is not None:

@@ -154,7 +154,9 @@ class HuobiVenue(Venue):
         verb, topic = self._asked.pop(str(head.id), ("", ""))
         if head.status == "error":
             if verb == "sub":
-                return ((self.session, Refused((topic,), head.refusal)),)
+                # Any other code is the venue's own trouble, and passes.
+                wrong = head.error_code.startswith(("bad-", "invalid-", "base-"))
+                return ((self.session, Refused((topic,), head.refusal, not wrong)),)
             return ((self.session, Notice(head.refusal)),)
         if head.subbed:
             return ((self.session, Acked((head.subbed,))),)

@@ -104,6 +104,9 @@ def test_both_forms_of_a_refusal(answer: Any) -> None:
     venue = talk()
     list(venue.subscribe(["x", "y"]))
     assert one(venue, answer) == Refused(("x", "y"), "Invalid request: unknown (code 2)")
+    list(venue.subscribe(["z"]))
+    assert one(venue, {"code": -1008, "msg": "Server overloaded", "id": 2}) == Refused(
+        ("z",), "Server overloaded (code -1008)", transient=True)
     del answer["id"]
     assert one(venue, answer) == Notice("Invalid request: unknown (code 2)"), "nobody knows what it is about"
 
