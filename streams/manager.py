@@ -19,7 +19,7 @@ from .handlers import Handlers
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
-from .settings import check_count, check_options, check_seconds, names
+from .settings import check_count, check_options, check_seconds, check_timeout, names
 from .store import Store
 from .stream import POLITE, Stream
 from .venue import Venue
@@ -73,7 +73,7 @@ class StreamManager:
     def __init__(self, *, store: Store | None = None, metrics: Metrics | None = None, workers: int = 4,
                  providers: Sequence[str | Provider] = ("rest",), ttl: Mapping[str, float] | None = None,
                  max_jump: float = 20.0, window: float = 60.0, **options: Any) -> None:
-        check_options({"store": store})
+        check_options({"store": store, "metrics": metrics})
         check_count("workers", workers, "threads")
         self.store = store if store is not None else Store()
         self.metrics = metrics or NoMetrics()
@@ -141,6 +141,7 @@ class StreamManager:
         Raises:
             StopTimeout: A thread still runs after ``timeout`` seconds; the message names it.
         """
+        check_timeout(timeout)
         deadline = time.monotonic() + timeout
         self.store.lock.let_go()
         with self._lock:

@@ -21,7 +21,7 @@ from .venue import Venue
 
 __all__ = [
     "check_count", "check_encrypted", "check_known", "check_options", "check_positive", "check_seconds",
-    "check_way", "complete_keys", "names", "rest_address", "stream_address"]
+    "check_timeout", "check_way", "complete_keys", "names", "rest_address", "stream_address"]
 
 
 def names(what: str, given: Sequence[str] | str) -> list[str]:
@@ -114,6 +114,12 @@ def check_positive(name: str, value: Any, what: str) -> None:
         raise ConfigurationError(f"{name}={value!r}: it must be more than 0 {what}")
 
 
+def check_timeout(timeout: Any) -> None:
+    """Raises ConfigurationError unless it is a number."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise ConfigurationError(f"timeout={timeout!r}: give a number of seconds")
+
+
 def check_count(name: str, value: Any, what: str) -> None:
     """Raises ConfigurationError unless it is a whole number, at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -140,11 +146,18 @@ def check_options(options: Mapping[str, Any]) -> None:
     if "rest_limit" in given:
         _check_limit(given["rest_limit"])
     _check_headers(given.get("headers", {}))
-    if "schedule" in given and not hasattr(given["schedule"], "next_change"):
-        raise ConfigurationError(f"schedule={given['schedule']!r}: give one of streams.schedule")
+    if not isinstance(given.get("sslopt", {}), Mapping):
+        raise ConfigurationError(f"sslopt={given['sslopt']!r}: give a dict, like {{'ca_certs': 'mine.pem'}}")
+    for name, (method, module) in _METHODS.items():
+        if name in given and not hasattr(given[name], method):
+            raise ConfigurationError(f"{name}={given[name]!r}: give one of {module}")
 
 
 _KINDS: dict[str, type] = {"store": Store, "handlers": Handlers, "backoff": Backoff}
+# What may be of a class of the user's own: a method by which to know it, and where ours are.
+_METHODS = {
+    "schedule": ("next_change", "streams.schedule"), "recorder": ("received", "streams.record"),
+    "metrics": ("set_gauge", "streams.metrics"), "rest": ("fetch", "streams.rest")}
 
 
 def _check_limit(limit: Any) -> None:

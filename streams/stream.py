@@ -30,8 +30,8 @@ from .refresh import RestSource
 from .rest import Rest
 from .session import Recording
 from .settings import (
-    check_encrypted, check_known, check_options, check_way, complete_keys, names, rest_address,
-    stream_address,
+    check_encrypted, check_known, check_options, check_timeout, check_way, complete_keys, names,
+    rest_address, stream_address,
 )
 from .store import Store
 from .venue import Route, Venue
@@ -100,7 +100,8 @@ class Stream(threading.Thread):
             "store": store, "url": url, "rest_url": rest_url, "number": number, "depth": depth,
             "stale_after": stale_after, "proxy": proxy, "headers": headers, "api_key": api_key,
             "api_secret": api_secret, "connect_timeout": connect_timeout, "schedule": schedule,
-            "handlers": handlers, "rest_limit": rest_limit, "backoff": backoff})
+            "handlers": handlers, "rest_limit": rest_limit, "backoff": backoff, "sslopt": sslopt,
+            "metrics": metrics, "recorder": recorder, "rest": rest})
         self._options = dict(options, number=number, depth=depth, api_key=api_key, api_secret=api_secret)
         complete_keys(kind, self._options)
         facts = self._facts = kind(**self._options)
@@ -199,6 +200,7 @@ class Stream(threading.Thread):
         Returns:
             Whether the thread has ended.
         """
+        check_timeout(timeout)
         deadline = time.monotonic() + timeout
         self.store.lock.let_go()
         ended = self.ask_to_stop()

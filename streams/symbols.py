@@ -43,8 +43,8 @@ def native_symbol(symbol: str, style: SymbolStyle, venue: str) -> str:
             f"{symbol!r} is no symbol of {venue}; write it like 'BTC-USDT' or as the venue does")
     if style.verbatim:
         return symbol
-    if not style.separator and not _COMPACT.fullmatch(symbol):
+    native = symbol.replace("-", style.separator)
+    if not style.separator and not (_COMPACT.fullmatch(symbol) and native):
         raise ConfigurationError(
             f"{symbol!r} is no symbol of {venue}; write it like 'BTC-USDT' or as the venue does")
-    native = symbol.replace("-", style.separator)
     return native.lower() if style.lower else native.upper()

@@ -83,8 +83,8 @@ def test_answers() -> None:
         == Refused(("b",), "invalid (bad-request)")
     assert heard(venue, {"id": "3", "status": "ok", "unsubbed": "a", "ts": 5}) == []
     list(venue.subscribe(["c"]))
-    assert one(venue, {"status": "error", "ts": 1, "id": "4", "err-code": "system-error", "err-msg": "busy"}) \
-        == Refused(("c",), "busy (system-error)", transient=True)
+    assert one(venue, {"status": "error", "ts": 1, "id": "4", "err-code": "system-error",
+                       "err-msg": "busy"}) == Refused(("c",), "busy (system-error)", transient=True)
     assert one(venue, {"status": "error", "ts": 1, "err-code": "bad-request", "err-msg": "invalid json"}) \
         == Notice("invalid json (bad-request)")
     assert isinstance(one(venue, {"nothing": 1}), Malformed)
