@@ -234,6 +234,7 @@ class Connector:
         self.lifecycle.set("connecting")
         self._connects.spend(time.monotonic())
         closed = transport.run()
+        session.ended()
         with self.control:
             self.session = self._transport = None
         return self._judge(session, closed)

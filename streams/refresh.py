@@ -8,6 +8,7 @@ Threads: the network thread, except where said.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -32,9 +33,10 @@ LONGEST_PATIENCE = 60.0  # seconds between two attempts where a snapshot comes b
 class RestSource(Protocol):
     """Who fetches (:mod:`streams.rest`)."""
 
-    def fetch(self, request: RestRequest,
-              done: Callable[[str, bytes | None, str, float], None]) -> None:
-        """Call ``done(url, body, error, retry_after)`` from some thread, once; body is None on error."""
+    def fetch(self, request: RestRequest, done: Callable[[str, bytes | None, str, float], None],
+              wanted: Callable[[], bool]) -> None:
+        """Call ``done(url, body, error, retry_after)`` from some thread, once, unless it is no longer
+        ``wanted()`` when it is its turn; body is None on error."""
 
 
 class Conversation(Protocol):
@@ -136,6 +138,10 @@ class Refresher:
         self._checked.pop(route, None)
         self._renewed.pop(route, None)
 
+    def end(self) -> None:
+        """The connection is gone, and nothing is wanted for it any more."""
+        self._wishes.clear()
+
     def tick(self, now: float) -> None:
         """Ask for what is due."""
         for route, wish in list(self._wishes.items()):
@@ -155,8 +161,8 @@ class Refresher:
         wish.asked = True
         wish.due = now + FRAME_PATIENCE
         if isinstance(how, RestRequest):
-            wish.due = now + 60.0                   # the answer moves it; REST has time-outs of its own
-            self._rest.fetch(how, self._door(route, wish))
+            wish.due = math.inf             # the answer moves it, and may have to wait long for its turn
+            self._rest.fetch(how, self._door(route, wish), lambda: self._wishes.get(route) is wish)
         elif how is not None:
             self._session.send(how)
         else:

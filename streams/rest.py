@@ -108,17 +108,23 @@ class Rest:
         if self._closed:
             raise TransportError(f"{self.exchange}: REST is closed")
 
-    def fetch(self, request: RestRequest,
-              done: Callable[[str, bytes | None, str, float], None]) -> None:
+    def fetch(self, request: RestRequest, done: Callable[[str, bytes | None, str, float], None],
+              wanted: Callable[[], bool]) -> None:
         """Make a call beside the caller's thread; ``done(url, body, error, retry_after)`` is called
-        from a worker, exactly once, unless this is closed before. ``body`` is None on error."""
+        from a worker, exactly once, unless this is closed before, or it is no longer ``wanted()`` when
+        its turn comes. ``body`` is None on error."""
         def work() -> None:
+            if not wanted():
+                return
             url = self.base_url + request.path
             try:
                 body = self.get(request)
-            except StreamsError as error:
+            except Exception as error:
+                # A mistake of ours is answered, too, or the book would wait for ever. Its own text may
+                # have keys in it.
+                said = str(error) if isinstance(error, StreamsError) else type(error).__name__
                 if not self._closed:
-                    done(url, None, str(error), getattr(error, "retry_after", 0.0) or 0.0)
+                    done(url, None, said, getattr(error, "retry_after", 0.0) or 0.0)
             else:
                 query = "&".join(f"{name}={value}" for name, value in request.params.items())
                 done(f"{url}?{query}" if query else url, body, "", 0.0)

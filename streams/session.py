@@ -124,6 +124,10 @@ class Session:
         self._finishing = True
         self.wake()
 
+    def ended(self) -> None:
+        """Its connection is gone. Threads: the stream's, after it."""
+        self._refresher.end()
+
     # -- the transport's receiver ----------------------------------------------------------------
 
     def opened(self) -> None:

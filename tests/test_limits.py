@@ -13,6 +13,7 @@ import pytest
 from streams import StreamManager
 from streams.errors import ConfigurationError
 from streams.exchanges import Binance, BinanceFutures, Huobi
+from streams.rest import WORKERS, Rest
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
 
@@ -117,6 +118,36 @@ def test_snapshots_are_staggered_within_the_weight(serve: Serve, connect: Connec
     assert time.monotonic() - begun > 2.0
     assert len(sim.requests) == 30, "none was refused, so none was asked for twice"
     assert stream.status()["errors"] == 0
+
+
+def test_a_mistake_in_a_rest_call_is_not_the_end_of_a_book(serve: Serve, connect: Connect,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    mistakes = [KeyError("secret"), None]
+    get = Rest.get
+
+    def wrong(self: Rest, *args: Any) -> bytes:
+        if error := mistakes.pop(0) if mistakes else None:
+            raise error
+        return get(self, *args)
+    monkeypatch.setattr(Rest, "get", wrong)
+    stream = connect(serve(BinanceSim, ["BTCUSDT"], rate=50.0))
+    wait_live(stream)
+    assert not mistakes and stream.status()["errors"] == 1
+
+
+def test_snapshots_that_nobody_waits_for_any_longer_take_nothing_of_the_limit(serve: Serve,
+                                                                              connect: Connect) -> None:
+    """Those of a connection that is gone are not asked for: the next one needs all of them, and soon."""
+    symbols = names(40)
+    sim = serve(BinanceSim, native(symbols), rate=10.0, levels=5, history=1000)
+    stream = connect(sim, symbols, depth=100, rest_limit=(25, 0.5))      # each weighs 5: ten in a second
+    spent = 0
+    for accepted in (1, 2, 3):
+        wait_until(lambda: sim.accepted == accepted and len(sim.requests) >= spent + 5, 20)
+        spent = len(sim.requests)
+        sim.inject(Fault.RESET)
+    wait_live(stream, timeout=20)
+    assert len(sim.requests) <= spent + 40 + 3 * WORKERS
 
 
 # -- over connections ---------------------------------------------------------------------------------------

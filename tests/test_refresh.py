@@ -14,6 +14,7 @@ from streams.metrics import NoMetrics
 from streams.refresh import FIRST_PAUSE, FRAME_PATIENCE, LONGEST_PATIENCE, Refresher
 from streams.store import Store
 from streams.venue import BookBroken, BookSnapshot, RestRequest, Route
+from streams.venues.binance import BinanceVenue
 from streams.venues.kraken import KrakenVenue
 
 
@@ -43,7 +44,7 @@ class Talk:
 
 
 class NoRest:
-    def fetch(self, request: RestRequest, done: object) -> None:
+    def fetch(self, request: RestRequest, done: object, wanted: object) -> None:
         raise AssertionError("this venue's snapshots do not come by REST")
 
 
@@ -106,3 +107,43 @@ def test_one_that_came_by_itself_and_was_of_no_use_is_not_waited_for(clock):
     clock.at += FIRST_PAUSE
     refresher.tick(clock.at)
     assert feed.subscriptions.due(clock.at)[0] == list(route.topics)
+
+
+class Slow:
+    """REST calls that wait for their turn."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, Callable[[], bool]]] = []
+
+    def fetch(self, request: RestRequest, done: object, wanted: Callable[[], bool]) -> None:
+        self.calls.append((done, wanted))
+
+
+def test_a_snapshot_that_waits_for_its_turn_is_not_asked_for_twice(clock):
+    """With hundreds of symbols, the venue's limit has the last of them wait for minutes."""
+    venue, slow = BinanceVenue(), Slow()
+    feed = Feed("binance", "test", venue, Store(), Handlers(), NoMetrics())
+    route = venue.route("BTC-USDT", "book")
+    feed.subscriptions.want(route)
+    feed.reconcile()
+    refresher = Refresher(feed, venue, slow, Talk())
+    refresher.ask(route, clock.at)
+    for _ in range(600):
+        clock.at += 1.0
+        refresher.tick(clock.at)
+    (done, wanted), = slow.calls
+    assert wanted()
+    done("", None, "HTTP 500", 0.0)
+    assert refresher.pause(clock.at) < 1.0
+    clock.at += 1.0
+    refresher.tick(clock.at)
+    (_, wanted), = slow.calls[1:]
+    assert wanted()
+    refresher.forget(route)
+    assert not wanted()
+    refresher.ask(route, clock.at)
+    refresher.tick(clock.at)
+    (_, wanted), = slow.calls[2:]
+    assert wanted()
+    refresher.end()
+    assert not wanted()

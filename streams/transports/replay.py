@@ -195,7 +195,8 @@ class PlaybackRest:
     def __init__(self, playback: Playback) -> None:
         self._playback = playback
 
-    def fetch(self, request: RestRequest, done: Callable[[str, bytes | None, str, float], None]) -> None:
+    def fetch(self, request: RestRequest, done: Callable[[str, bytes | None, str, float], None],
+              wanted: Callable[[], bool]) -> None:
         """See :class:`streams.refresh.RestSource`; answers at once, in the caller's thread."""
         url = f"{request.path}?{urlencode(request.params)}"
         body = self._playback.http(url)
