@@ -170,6 +170,8 @@ class Session:
                                 feed.deliver()
                             finally:
                                 lock.acquire()
+                            if self._finishing:     # a slow handler would hold up the end
+                                break
                     break
                 except Exception:
                     self._survive()

@@ -367,6 +367,39 @@ def test_stop_while_holding_the_lock_of_the_store(prepare: Prepare, room: Room) 
     assert names() == [] and not stream.store.lock.mine
 
 
+@pytest.mark.parametrize("how", ["from outside", "from the handler"])
+def test_stop_while_a_slow_inline_handler_has_a_whole_block_to_go(how: str, room: Room) -> None:
+    """Hundreds of messages are read at once; the thread does not hand out all of them before it ends."""
+    sim = room.sim(rate=0)
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    room.stack.callback(stream.stop)
+    gate, entered, amid, never = (threading.Event() for _ in range(4))
+    calls: list[Any] = []
+
+    def handler(event: Any) -> None:
+        entered.set()
+        gate.wait(10)
+        calls.append(event)
+        if len(calls) == 5:                 # the first calls may have had blocks of their own
+            if how == "from the handler":
+                stream.stop()
+            amid.set()
+        never.wait(0.02)                    # that is how slow it is
+
+    stream.on(r"binance\.book\..*", handler, policy="inline")
+    stream.start()
+    wait_until(lambda: sim.connections and sim.connections[0].subscriptions)
+    wait_until(lambda: sim.advance(1) or entered.is_set())
+    sim.advance(400)                        # they wait in the socket
+    gate.set()
+    assert amid.wait(10)
+    begun = time.monotonic()
+    stream.stop()
+    stream.join(10)
+    assert time.monotonic() - begun < LIMIT and not stream.is_alive()
+    assert len(calls) < 60
+
+
 def test_start_twice_is_refused(room: Room) -> None:
     stream, _ = room.live(rate=0)
     with pytest.raises(ConfigurationError, match="is running already; stop.. it first"):
