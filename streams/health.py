@@ -103,7 +103,7 @@ class Health:
         limits, session = self._venue.limits, self._session
         silence = now - self.last_life
         if limits.heartbeat is not None and silence > limits.heartbeat:
-            session.end(TransportError(f"nothing heard for {silence:.1f} s"))
+            self._mute(f"nothing heard for {silence:.1f} s")
         elif self._probed is None:
             if silence >= limits.probe_after and session.may_send(now):
                 self._probe(now)
@@ -112,7 +112,11 @@ class Health:
         else:
             self._looks += 1
             if now - self._probed >= limits.probe_after and self._looks >= LOOKS:
-                session.end(TransportError(f"no answer to a ping; nothing heard for {silence:.1f} s"))
+                self._mute(f"no answer to a ping; nothing heard for {silence:.1f} s")
+
+    def _mute(self, reason: str) -> None:
+        self._refresher.suspect()
+        self._session.end(TransportError(reason))
 
     def _probe(self, now: float) -> None:
         """Ask for a sign of life, in every way the venue may answer."""

@@ -134,6 +134,13 @@ class AbortableSession(requests.Session):
             for line in self._lines:
                 line.wake()
 
+    def forget(self) -> None:
+        """Close the connections that are kept for later requests: they may be dead. Those in use stay.
+        Threads: any; never blocks."""
+        for adapter in self.adapters.values():
+            assert isinstance(adapter, _Adapter)
+            adapter.poolmanager.clear()
+
     def close(self) -> None:
         """End every request and give the connections back. Threads: any."""
         self.abort()

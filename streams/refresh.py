@@ -38,6 +38,9 @@ class RestSource(Protocol):
         """Call ``done(url, body, error, retry_after)`` from some thread, once, unless it is no longer
         ``wanted()`` when it is its turn; body is None on error."""
 
+    def suspect(self) -> None:
+        """The network has gone silent: open connections are not to be trusted. Threads: any."""
+
 
 class Conversation(Protocol):
     """What this needs of the session."""
@@ -131,6 +134,10 @@ class Refresher:
         log.warning("%s %s of %s: %s, subscribing anew", self._feed.exchange, route.channel, route.symbol,
                     reason)
         self._feed.subscriptions.renew(route.topics)
+
+    def suspect(self) -> None:
+        """The connection has died in silence; those that were kept to ask for snapshots may have, too."""
+        self._rest.suspect()
 
     def forget(self, route: Route) -> None:
         """Nobody wants it any more."""

@@ -156,6 +156,12 @@ class Rest:
             return answer.body
         raise self._refused(request, answer)
 
+    def suspect(self) -> None:
+        """The network has gone silent: what was kept open for later calls is not used any more."""
+        fetcher = self._fetcher
+        if fetcher is not None:
+            fetcher.forget()
+
     def close(self) -> None:
         """End every call under way, at once; later ones raise."""
         with self._turn:

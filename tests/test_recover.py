@@ -18,6 +18,7 @@ from streams.session import UNANSWERED
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
 
+from .relay import Relay
 from .tools import live, wait_live, wait_until, with_limits
 
 Serve = Callable[..., Any]
@@ -77,6 +78,22 @@ def test_a_mute_server_is_replaced_within_four_seconds(serve: Serve, connect: Co
     for stream in streams:
         assert stream.status()["reconnects"] == 1
         assert "no answer to a ping" in stream.status()["last_error"]
+
+
+@pytest.mark.parametrize("kind", [BinanceSim, BinanceFuturesSim])
+def test_a_path_that_goes_silent_is_replaced_within_four_seconds(kind: Any, serve: Serve,
+                                                                 connect: Connect) -> None:
+    """What is kept open for the next snapshot is then as dead as the stream's own connection."""
+    sim = serve(kind, ["BTCUSDT"], rate=50.0)
+    with Relay(sim.port) as relay:
+        stream = connect(sim, url=f"ws://127.0.0.1:{relay.port}", rest_url=f"http://127.0.0.1:{relay.port}")
+        wait_live(stream)
+        begun = time.monotonic()
+        assert relay.go_silent() == 2
+        wait_until(lambda: sim.accepted == 2, 10)
+        wait_live(stream, timeout=20)
+        assert time.monotonic() - begun < 4.0
+        assert stream.stop()
 
 
 def test_a_quiet_market_is_not_a_mute_server(serve: Serve, connect: Connect) -> None:

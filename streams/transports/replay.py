@@ -202,6 +202,9 @@ class PlaybackRest:
         body = self._playback.http(url)
         done(url, body, "" if body is not None else "the recording has no such answer", 0.0)
 
+    def suspect(self) -> None:
+        """See :class:`streams.refresh.RestSource`; a recording has no connections."""
+
 
 class ReplayTransport(Transport):
     """Plays one conversation of a recording.
