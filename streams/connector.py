@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff, RollingWindow
-from .errors import Aborted, AuthenticationFailed, ConnectFailed
+from .errors import Aborted, AuthenticationFailed, ConnectFailed, TransportError
 from .feed import Feed
 from .lifecycle import Lifecycle
 from .refresh import RestSource
@@ -233,11 +233,19 @@ class Connector:
             self.session, self._transport = session, transport
         self.lifecycle.set("connecting")
         self._connects.spend(time.monotonic())
-        closed = transport.run()
+        closed = self._run(transport, session)
         session.ended()
         with self.control:
             self.session = self._transport = None
         return self._judge(session, closed)
+
+    def _run(self, transport: Transport, session: Session) -> Closed:
+        """Run it to its end; a mistake of ours in there is one more connection that went wrong."""
+        try:
+            return transport.run()
+        except Exception as error:
+            log.exception("%s: the transport failed", self.feed.name)
+            return Closed(TransportError(f"{type(error).__name__}: {error}"), session.opened_at > 0)
 
     def _target(self, venue: Venue, endpoint: str) -> Target:
         way = self.way

@@ -12,7 +12,6 @@ This is the only module that imports ``requests``.
 
 from __future__ import annotations
 
-import email.utils
 import io
 import threading
 import time
@@ -29,10 +28,11 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from .errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, StreamsError
 from .transports.proxies import Proxy, parse_proxy
+from .transports.retry import length_of, retry_after_of
 from .transports.sockets import Line
 from .transports.tls import TlsCodec, check_sslopt, tls_context
 
-__all__ = ["AbortableSession", "Answer", "AnswerTooLong", "retry_after_of"]
+__all__ = ["AbortableSession", "Answer", "AnswerTooLong"]
 
 _CHUNK = 16384  # of a body as it comes; unpacked it may be a thousand times that
 _FOREVER = 1e9
@@ -58,26 +58,8 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks us to wait (RFC 9110, section 10.2.3); None when it does not."""
-        return retry_after_of(self.headers)
-
-
-def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for; None when there is none, or none that makes sense."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    then = _date(value)
-    # Against the server's own clock where it tells it: ours may be minutes off.
-    here = _date(headers.get("Date", ""))
-    return None if then is None else max(0.0, then - (time.time() if here is None else here))
-
-
-def _date(text: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
+        """Seconds that the server asks us to wait; None when it does not."""
+        return retry_after_of(self.headers.get("Retry-After", ""), self.headers.get("Date", ""))
 
 
 class AbortableSession(requests.Session):
@@ -249,9 +231,8 @@ class _Call:
 
 
 def _body(response: requests.Response, limit: int) -> bytes:
-    announced = response.headers.get("Content-Length", "")
     pieces = []
-    size = int(announced) if announced.isascii() and announced.isdigit() else 0
+    size = length_of(response.headers.get("Content-Length", ""))
     if size <= limit:
         size = 0
         for piece in response.iter_content(_CHUNK):

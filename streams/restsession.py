@@ -11,7 +11,8 @@ from urllib.parse import urljoin, urlsplit
 
 from .credentials import public_url
 from .errors import TransportError
-from .http import AbortableSession, retry_after_of
+from .http import AbortableSession
+from .transports.retry import retry_after_of
 
 __all__ = ["ExchangeSession"]
 
@@ -74,7 +75,8 @@ class ExchangeSession(AbortableSession):
                     raise               # a ValueError: no URL that can be asked
                 pause = PAUSE * 2.0 ** (attempt - 1)
             else:
-                asked = retry_after_of(response.headers)
+                asked = retry_after_of(
+                    response.headers.get("Retry-After", ""), response.headers.get("Date", ""))
                 pause = asked or PAUSE * 2.0 ** (attempt - 1)
                 if asked and ours and response.status_code in (418, 429):
                     self._hold_off(asked)

@@ -17,7 +17,9 @@ from streams.exchanges import Binance, BinanceFutures, Huobi
 from streams.session import UNANSWERED
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
+from streams.transports.websocket import WebSocketTransport
 
+from .raw_peer import RawPeer
 from .relay import Relay
 from .tools import live, wait_live, wait_until, with_limits
 
@@ -301,6 +303,38 @@ def test_a_first_connection_that_goes_wrong(fault: Fault, serve: Serve, connect:
     wait_live(stream)
     wait_until(lambda: stream.feed.counters.messages > 10)
     assert sim.struck[fault.name] >= 1
+
+
+@pytest.mark.parametrize("header", [
+    "Content-Length: " + "9" * 5000, "Content-Length: -1", "Retry-After: " + "9" * 400,
+    "Retry-After: Thu, 01 Jan 99999999999999999999 00:00:00 GMT",
+    "Retry-After: Thu, 01 Jan 2026 00:00:00 +99999999999999999999", "Retry-After: \xff",
+    "Location: \xff\x00"])
+def test_no_answer_to_the_upgrade_is_the_end(header: str, serve: Serve, connect: Connect) -> None:
+    with RawPeer() as peer:
+        stream = connect(serve(), url=f"ws://127.0.0.1:{peer.port}", backoff=Backoff(base=0.01))
+        for _ in range(2):
+            wire = peer.accept()
+            wire.head()
+            wire.sock.sendall(f"HTTP/1.1 503 No\r\n{header}\r\n\r\n".encode("latin-1"))
+            wire.close()
+        wait_until(lambda: stream.status()["errors"] >= 2)
+        assert stream.is_alive() and "HTTP 503" in stream.status()["last_error"]
+
+
+def test_a_transport_that_fails_as_none_should_is_one_more_error(serve: Serve, connect: Connect,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    mistakes = [KeyError("a mistake"), KeyError("another")]
+    run = WebSocketTransport.run
+
+    def wrong(self: WebSocketTransport) -> Any:
+        if mistakes:
+            raise mistakes.pop()
+        return run(self)
+    monkeypatch.setattr(WebSocketTransport, "run", wrong)
+    stream = connect(serve(rate=50.0), backoff=Backoff(base=0.01))
+    wait_live(stream)
+    assert stream.status()["errors"] == 2 and "KeyError" in stream.status()["last_error"]
 
 
 def test_too_many_connections_are_paused_as_long_as_the_venue_says(serve: Serve, connect: Connect) -> None:

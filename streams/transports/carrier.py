@@ -12,13 +12,12 @@ it with a socket of its own, and the user should know of the change anyway.
 
 from __future__ import annotations
 
-import email.utils
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 
 from ..errors import ConnectFailed
+from .retry import length_of, retry_after_of
 from .sockets import Line
 
 __all__ = ["Carrier", "Dry", "Over"]
@@ -150,8 +149,7 @@ def _read_answer(line: Line, deadline: float, name: str) -> bytes:
 def _refusal(
     line: Line, data: bytes, head: int, deadline: float, text: str, status: int
 ) -> ConnectFailed:
-    length = _header(data[:head], "content-length")
-    wanted = head + min(int(length) if length.isdecimal() else 0, _BODY_LIMIT)
+    wanted = head + min(length_of(_header(data[:head], "content-length")), _BODY_LIMIT)
     deadline = min(deadline, time.monotonic() + _BODY_GRACE)
     try:
         while len(data) < wanted and (block := line.receive_by(deadline)):
@@ -163,22 +161,10 @@ def _refusal(
     for part in (location, body):
         if part:
             text += f": {part}"
-    return ConnectFailed(text, status, _seconds(_header(data[:head], "retry-after")))
+    seconds = retry_after_of(_header(data[:head], "retry-after"), _header(data[:head], "date"))
+    return ConnectFailed(text, status, seconds)
 
 
 def _header(head: bytes, name: str) -> str:
     found = re.search(rb"(?im)^" + name.encode() + rb":[ \t]*([^\r\n]*)", head)
     return found[1].decode("latin-1").strip() if found else ""
-
-
-def _seconds(value: str) -> float | None:
-    """``Retry-After`` is a number of seconds or a date (RFC 9110 section 10.2.3)."""
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-        return float(value)
-    try:
-        until = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=timezone.utc)
-    return max(0.0, (until - datetime.now(timezone.utc)).total_seconds())
