@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -16,7 +17,7 @@ from .errors import ConfigurationError
 from .handlers import Handlers
 from .store import Store
 from .transports.proxies import parse_proxy
-from .transports.tls import check_sslopt
+from .transports.tls import check_sslopt, tls_context
 from .venue import Venue
 
 __all__ = [
@@ -181,6 +182,19 @@ def check_way(proxy: str | None, sslopt: Mapping[str, Any] | None) -> None:
     if proxy is not None:
         parse_proxy(proxy)
     check_sslopt(sslopt)
+    if sslopt:
+        _check_tls(sslopt)
+
+
+def _check_tls(sslopt: Mapping[str, Any]) -> None:
+    """Files that are not there, and values of another kind, would only show when connecting: for ever."""
+    for name, kind in (("context", ssl.SSLContext), ("server_hostname", str)):
+        if not isinstance(sslopt.get(name), (kind, type(None))):
+            raise ConfigurationError(f"sslopt {name}={sslopt[name]!r}: it must be of {kind.__name__}")
+    try:
+        tls_context(sslopt)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"sslopt can not work: {error}") from None
 
 
 def check_encrypted(address: str, venue: type[Venue], settings: Mapping[str, Any], proxy: str | None,
