@@ -144,6 +144,42 @@ def waiting_for_a_snapshot(room: Room) -> Stream:
     return stream
 
 
+def snapshot_resolving(room: Room) -> Stream:
+    release, asked = threading.Event(), threading.Event()
+    real = socket.getaddrinfo
+
+    def stuck(host: Any, *args: Any, **options: Any) -> Any:
+        if host != "never.example":
+            return real(host, *args, **options)
+        asked.set()
+        release.wait(30)
+        raise socket.gaierror("gone")
+
+    def let_go() -> None:
+        release.set()
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("streams-resolver-")])
+
+    room.stack.callback(let_go)
+    room.monkeypatch.setattr("socket.getaddrinfo", stuck)
+    stream = room.stream(room.sim(rate=50.0).url, "http://never.example:1")
+    assert asked.wait(5)
+    return stream
+
+
+def snapshot_in_tls(room: Room) -> Stream:
+    peer = room.stack.enter_context(RawPeer())
+    stream = room.stream(room.sim(rate=50.0).url, f"https://127.0.0.1:{peer.port}")
+    assert peer.accept().exactly(5)
+    return stream
+
+
+def proxy_unanswered(room: Room) -> Stream:
+    peer = room.stack.enter_context(RawPeer())
+    stream = room.stream("ws://127.0.0.1:9", proxy=f"http://127.0.0.1:{peer.port}")
+    assert peer.accept().head().startswith("CONNECT 127.0.0.1:9 ")
+    return stream
+
+
 def backing_off(room: Room) -> Stream:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -165,7 +201,8 @@ def just_started(room: Room) -> Stream:
 
 
 STATES = [resolving, connecting, tls_stalled, upgrade_unanswered, upgrade_slowly, idle, busy, mute, deaf,
-          in_mid_frame, waiting_for_a_snapshot, backing_off, paused, just_started]
+          in_mid_frame, waiting_for_a_snapshot, snapshot_resolving, snapshot_in_tls, proxy_unanswered,
+          backing_off, paused, just_started]
 
 
 @pytest.fixture
