@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import threading
 import time
@@ -21,7 +22,7 @@ from .pool import Pool
 from .rest import Rest
 from .settings import check_count, check_options, check_seconds, check_timeout, names
 from .store import Store
-from .stream import POLITE, Stream
+from .stream import OPTIONS, POLITE, Stream
 from .venue import Venue
 
 if TYPE_CHECKING:
@@ -39,6 +40,18 @@ def stream_class(exchange: str) -> type[Stream]:
     """The stream class of an exchange by its name or alias. Raises ConfigurationError."""
     from .exchanges import exchange as find         # all venues: imported when first needed
     return find(exchange)
+
+
+def _check_spelling(options: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError for what looks like an option of some exchange, and is none. What else is
+    unknown may be of a venue of the user's own."""
+    if options:
+        from .exchanges import EXCHANGES
+        known = {*OPTIONS, *(name for kind in EXCHANGES.values() for name in kind.venue.options)}
+        for name in sorted(set(options) - known):
+            near = difflib.get_close_matches(name, known, 1, 0.75)
+            if near:
+                raise ConfigurationError(f"there is no option {name!r}; did you mean {near[0]!r}?")
 
 
 def _not_on_a_stream(what: str) -> None:
@@ -73,7 +86,8 @@ class StreamManager:
     def __init__(self, *, store: Store | None = None, metrics: Metrics | None = None, workers: int = 4,
                  providers: Sequence[str | Provider] = ("rest",), ttl: Mapping[str, float] | None = None,
                  max_jump: float = 20.0, window: float = 60.0, **options: Any) -> None:
-        check_options({"store": store, "metrics": metrics})
+        check_options({**options, "store": store, "metrics": metrics})
+        _check_spelling(options)
         check_count("workers", workers, "threads")
         self.store = store if store is not None else Store()
         self.metrics = metrics or NoMetrics()

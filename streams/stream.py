@@ -418,6 +418,7 @@ class Stream(threading.Thread):
 
 _OF_VENUE = {"number", "depth", "api_key", "api_secret", "options"}
 _OF_STREAM = set(inspect.signature(Stream.__init__).parameters) - _OF_VENUE     # names of options
+OPTIONS = (_OF_STREAM | _OF_VENUE) - {"self", "symbols", "channels", "options"}
 _NUMBERS = itertools.count(1)
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 

@@ -124,6 +124,9 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (lambda market: market.ticker("binance", "BTC-USDT", max_age=-1), r"max_age=-1: it must be more than 0"),
     (lambda market: market.wait_ready(-1), r"timeout=-1: it must be more than 0 seconds"),
     (lambda market: market.submit(5), r"submit\(5\): give a function, and its arguments after it"),
+    (lambda market: StreamManager(prox="http://x:1"), r"there is no option 'prox'; did you mean 'proxy'\?"),
+    (lambda market: StreamManager(book_mod="x"), r"no option 'book_mod'; did you mean 'book_mode'\?"),
+    (lambda market: StreamManager(number=int), r"number=<class 'int'>: it must be float or decimal.Decimal"),
     (lambda market: StreamManager(workers=0), r"workers=0: it must be a number of threads, at least 1"),
     (lambda market: StreamManager(store={}), r"store=\{\}: give a streams.store.Store"),
 ]
