@@ -429,6 +429,15 @@ def test_binance_refuses_in_two_forms(form: str, serve: Serve, connect: Connect)
     assert "is not available (code 2)" in stream.status()["subscriptions"]["book.BTC-USDT"]["reason"]
 
 
+def test_few_levels_can_be_had_of_every_symbol(serve: Serve, connect: Connect) -> None:
+    """The venue has its smaller incremental books of few symbols only, and refuses the others."""
+    sim = serve(HuobiSim, ["BTCUSDT"], rate=50.0, fast_symbols=[])
+    stream = connect(sim, book_mode="incremental", depth=5)
+    wait_live(stream)
+    view = stream.store.orderbook("huobi", "BTC-USDT")
+    assert len(view["bids"]) == len(view["asks"]) == 5
+
+
 # -- snapshots ----------------------------------------------------------------------------------------------
 
 

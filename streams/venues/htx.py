@@ -27,7 +27,6 @@ __all__ = ["HuobiVenue"]
 
 _GZIP = 16 + zlib.MAX_WBITS
 _LARGEST = 8 * 1024 * 1024      # bytes unpacked; the largest real message is about 40 kB
-_DEPTHS = (5, 20, 150, 400)     # of mbp
 
 
 class HuobiVenue(Venue):
@@ -63,7 +62,8 @@ class HuobiVenue(Venue):
             raise ConfigurationError(f"huobi: book_mode={book_mode!r}: 'snapshots' or 'incremental'")
         self._incremental = book_mode == "incremental"
         self.rule = "chained" if self._incremental else "snapshots"
-        self._levels = next((n for n in _DEPTHS[1:] if n >= (self.depth or 150)), _DEPTHS[-1])
+        # Of mbp; there are 5 and 20, too, and 400, but not for every symbol.
+        self._levels = 150 if (self.depth or 0) <= 150 else 400
         self._wire = wire.Messages(self.name, self.number)
         self._by_topic: dict[str, Route] = {}
         self._ever: set[str] = set()                        # topics that were asked for on this connection

@@ -51,7 +51,7 @@ def test_topics_and_endpoints() -> None:
     assert (venue.rule, incremental.rule) == ("snapshots", "chained")
 
 
-@pytest.mark.parametrize("depth, levels", [(None, 150), (5, 20), (20, 20), (21, 150), (150, 150), (151, 400)])
+@pytest.mark.parametrize("depth, levels", [(None, 150), (5, 150), (20, 150), (150, 150), (151, 400)])
 def test_levels_of_incremental_books(depth: int | None, levels: int) -> None:
     venue = HuobiVenue(book_mode="incremental", depth=depth)
     assert venue.topics("book", "btcusdt") == (f"market.btcusdt.mbp.{levels}",)
