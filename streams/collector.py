@@ -65,15 +65,14 @@ class Membership:
         """Hold the lease for its whole length from now on. False when it was not held before: the
         others may have divided our work among them."""
         try:
-            if self._lock.owned():
-                self._lock.reacquire()
-                return True
+            held = self._lock.owned() and self._lock.reacquire()
         except self._refused:
-            pass
-        if not self._lock.acquire(blocking=False):
+            held = False
+        if not held and not self._lock.acquire(blocking=False):
             raise StreamsError(f"there is a collector called {self.name!r} already")
+        # Every time: another may have thought us dead just now, and struck us off.
         self._redis.sadd(self._keys.members, self.name)
-        return False
+        return bool(held)
 
     def members(self) -> list[str]:
         """All who hold a lease, this one included."""
@@ -146,6 +145,7 @@ class Collector:
         self._mine: set[Symbol] = set()
         self._members: list[str] = []
         self._settled = 0.0             # monotonic: do not judge who is there before
+        self._outdated = False          # others may have higher tokens for what is ours
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streams-collector", daemon=True)
         self.last_error: str | None = None
@@ -226,7 +226,10 @@ class Collector:
         if not self._membership.renew():
             # Others may have joined, or come back, at the same time: see all of them before judging.
             self._settled = now + 1.5 * self._beat
+            self._outdated = True
+        if self._outdated:
             self._own(self._mine)
+            self._outdated = False
         if now < self._settled:
             return
         self._members = self._membership.members()
@@ -242,7 +245,7 @@ class Collector:
         for exchange, symbols in _by_exchange(new):
             given = self._wanted[exchange]
             self.manager.start(exchange, symbols, given["channels"], **given["options"])
-        self._mine |= new
+            self._mine.update((exchange, symbol) for symbol in symbols)
 
     def _own(self, symbols: Iterable[Symbol]) -> None:
         assert self._publisher is not None

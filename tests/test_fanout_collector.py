@@ -71,6 +71,48 @@ def test_leases(redis_server):
             client.close()
 
 
+def test_who_was_struck_off_by_mistake_is_back_with_the_next_renewal(redis_server):
+    clients = [RedisClient(redis_server.url) for _ in range(2)]
+    try:
+        keys = Keys("streams")
+        one, two = (Membership(client, keys, name, 5.0) for client, name in zip(clients, ("one", "two")))
+        one.renew()
+        two.renew()
+        clients[1].redis.srem(keys.members, "one")      # two had looked before one held its lease
+        assert two.members() == ["two"]
+        assert one.renew() and two.members() == ["one", "two"]
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_higher_tokens_are_asked_for_until_there_are_some(monkeypatch):
+    """After a lost lease: without them, readers would believe nobody, once the others have let go."""
+    collector = Collector("redis://127.0.0.1:9", {"binance": {"symbols": ["BTC-USDT"]}}, name="me")
+    owned, held, tokens = [], iter([False, True, True]), iter([ConnectionError("gone"), 7])
+
+    def take(*_):
+        token = next(tokens)
+        if isinstance(token, Exception):
+            raise token
+        return token
+
+    class Published:
+        def own(self, *what):
+            owned.append(what)
+
+    monkeypatch.setattr("streams.collector.take_tokens", take)
+    monkeypatch.setattr(collector._membership, "renew", lambda: next(held))
+    monkeypatch.setattr(collector._membership, "members", lambda: ["me"])
+    collector._publisher = Published()
+    collector._mine = {("binance", "BTC-USDT")}
+    with pytest.raises(ConnectionError):
+        collector._look()
+    collector._look()
+    collector._look()
+    assert owned == [("binance", "BTC-USDT", 7)]
+
+
 @pytest.mark.parametrize("wanted, about", [
     ({"nowhere": {"symbols": ["A"]}}, "no exchange is called 'nowhere'"), ({"binance": {}}, "symbols"),
     ({"binance": {"symbols": ["BTC-USDT"], "channels": ["boook"]}}, "boook"),
