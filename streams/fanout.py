@@ -47,10 +47,12 @@ class Change(msgspec.Struct, array_like=True, tag=0):
 
 
 class Whole(msgspec.Struct, array_like=True, tag=1):
-    """A whole book. ``again``: nothing has changed, it is only said once more."""
+    """A whole book. ``stamp``: when it was updated last, ns by the collector's clock; ``again``: nothing has
+    changed, it is only said once more."""
 
     last: int
     time: int
+    stamp: int
     bids: Levels
     asks: Levels
     again: bool

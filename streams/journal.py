@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .book import OrderBook
     from .feed import Feed
 
-__all__ = ["Bell", "Captured", "Journal", "Note", "Outlet", "Released", "Tap"]
+__all__ = ["Bell", "Captured", "Journal", "Note", "Outlet", "Tap"]
 
 Apply = Callable[[Any], None]
 
@@ -63,15 +63,10 @@ class Captured(NamedTuple):
 
     last: int
     time: int
+    stamp: int
     bids: list[Any]
     asks: list[Any]
     again: bool
-
-
-class Released(NamedTuple):
-    """From here on somebody else passes it on."""
-
-    reason: str
 
 
 class Outlet:
@@ -82,12 +77,13 @@ class Outlet:
         book: Its order book, None for other channels.
         status: The last that was noted.
         inside: The route's apply is under way: what changes now is noted when it returns.
+        closed: For the one who passes it on: it has taken the note that the book is closed.
         linked: For the one who passes it on: sequence number of the last change or whole book.
         repeated: Likewise: when the whole book was noted last, in monotonic seconds.
     """
 
     __slots__ = ("exchange", "symbol", "channel", "depth", "sequenced", "unit", "book", "status", "reason",
-                 "inside", "linked", "repeated")
+                 "inside", "closed", "linked", "repeated")
 
     def __init__(self, feed: Feed, route: Route, book: OrderBook | None) -> None:
         facts = feed.facts
@@ -101,11 +97,12 @@ class Outlet:
         self.status = "syncing"
         self.reason = ""
         self.inside = False
+        self.closed = False
         self.linked = 0
         self.repeated = 0.0
 
 
-# What: an event, a book's change as the venue decoded it, Captured, Marked, or Released.
+# What: an event, a book's change as the venue decoded it, Captured, or Marked.
 Note = tuple[Outlet, Any]
 
 
@@ -223,28 +220,27 @@ class Journal:
         notes = self._notes
         try:
             for _ in range(len(notes)):
-                yield notes.popleft()
+                note = notes.popleft()
+                # If it has overflown meanwhile, this one may come after a hole; whole books come next time.
+                if not self._overflown or note[0].book is None:
+                    yield note
         except IndexError:
-            pass    # it has overflown meanwhile
+            pass    # likewise
 
     def outlets(self) -> list[Outlet]:
-        """The routes that there are now."""
+        """The routes that there are now, and those whose end has not been passed on yet."""
         feed = self._feed()
         with self._lock:
-            for route in [] if feed is None else [r for r in self._outlets if r not in feed.sinks]:
-                if self._outlets[route].status in ("closed", "syncing"):
-                    del self._outlets[route]
+            if feed is not None:
+                self._outlets = {
+                    route: outlet for route, outlet in self._outlets.items()
+                    if route in feed.sinks or not (outlet.book is None or outlet.closed)}
             return list(self._outlets.values())
 
     @property
     def waiting(self) -> int:
         """How many notes there are to take."""
         return len(self._notes)
-
-    def farewell(self, outlet: Outlet, reason: str) -> None:
-        """Note that this route is not passed on any more."""
-        with self._lock:
-            self.note(outlet, Released(reason))
 
     def repeat(self, outlet: Outlet, again: bool = True) -> None:
         """Note the whole book, as it is now."""
@@ -308,5 +304,5 @@ class Tap:
 def _capture(book: OrderBook, again: bool = False) -> Captured:
     """The levels of a book. The caller holds its lock."""
     return Captured(
-        book.last, book.time, [level for level in book.bids.levels.items() if level[1]],
+        book.last, book.time, book.stamp or 0, [level for level in book.bids.levels.items() if level[1]],
         [level for level in book.asks.levels.items() if level[1]], again)

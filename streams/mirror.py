@@ -24,7 +24,7 @@ class Mirror:
         changed: Called as ``changed(book, status, reason)`` after each change of status.
     """
 
-    __slots__ = ("book", "_clock", "_changed", "_linked", "_complete", "_silenced")
+    __slots__ = ("book", "_clock", "_changed", "_linked", "_complete", "_said", "_unheard")
 
     def __init__(self, book: OrderBook, clock: Clock, changed: Callable[[OrderBook, str, str], None]) -> None:
         self.book = book
@@ -32,19 +32,21 @@ class Mirror:
         self._changed = changed
         self._linked = 0            # number of the last change, or of the whole book
         self._complete = False      # nothing is missing: the next change may follow
-        self._silenced = False      # it was live when its line fell silent
+        self._said = book.status    # what its keeper says
+        self._unheard = ""          # why nothing is heard of its keeper: what it calls live is stale
 
     def whole(self, whole: Whole) -> None:
-        """Take a whole book."""
-        book = self.book
-        if whole.again and self._complete and not self._silenced:
+        """Take a whole book. It is as old as its keeper says, at most as young as the clock."""
+        book, clock = self.book, self._clock
+        if whole.again and self._complete:
             return
         book.bids.replace(whole.bids)
         book.asks.replace(whole.asks)
         book.last, book.time, book.watched = whole.last, whole.time, 0
         self._linked, self._complete = whole.last, True
-        book.stamp = self._clock.tick()
-        self._set("live", "")
+        clock.tick()
+        book.stamp = max(min(whole.stamp, clock.now), (book.stamp or 0) + 1)
+        self._say("live", "")
 
     def change(self, change: Change) -> bool:
         """Take a change. False when it does not follow the one before; one that comes while a whole
@@ -69,8 +71,8 @@ class Mirror:
         book.last = self._linked = change.last
         book.time = change.time
         book.stamp = self._clock.tick()
-        if book.status != "live":
-            self._set("live", "data again")
+        if self._said != "live":
+            self._say("live", "data again")
         return True
 
     def mark(self, status: str, reason: str) -> None:
@@ -78,26 +80,31 @@ class Mirror:
         if status in ("syncing", "closed"):
             self._complete = False
         if status != "live" or self._complete:
-            self._set(status, reason)
+            self._say(status, reason)
 
     def lose(self, status: str, reason: str) -> None:
         """Nothing can follow but a whole book."""
         self._complete = False
-        self._set(status, reason)
+        self._say(status, reason)
 
     def silent(self, reason: str) -> None:
-        """Nothing is heard of the one who keeps it."""
-        if self.book.status == "live":
-            self._set("stale", reason)
-            self._silenced = True
+        """Nothing is heard of the one who keeps it: it is not live, whatever comes, until that ends."""
+        self._unheard = reason
+        self._show(reason)
 
     def heard(self) -> None:
-        """It is heard of again, and nothing was missed."""
-        if self._silenced:
-            self._set("live", "heard of again")
+        """Its keeper is heard of, and nothing was missed."""
+        self._unheard = ""
+        self._show("heard of again")
 
-    def _set(self, status: str, reason: str) -> None:
-        self._silenced = False
+    def _say(self, status: str, reason: str) -> None:
+        self._said = status
+        self._show(reason)
+
+    def _show(self, reason: str) -> None:
+        status = self._said
+        if status == "live" and self._unheard:
+            status, reason = "stale", self._unheard
         if status != self.book.status:
             self.book.status = status
             self._changed(self.book, status, reason)

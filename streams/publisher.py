@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +22,7 @@ from .backoff import Backoff
 from .errors import ConfigurationError
 from .fanout import VERSION, Batch, Change, Group, Happened, Item, Kept, Keys, Marked, Whole, encode
 from .handlers import Handlers
-from .journal import Captured, Journal, Outlet, Released, Tap
+from .journal import Captured, Journal, Outlet, Tap
 from .redisclient import RedisClient
 
 __all__ = ["Publisher", "take_tokens"]
@@ -97,6 +97,7 @@ class Publisher(threading.Thread):
         self._tapping = False
         self._guard = threading.Lock()
         self._tokens: dict[tuple[str, str], int] = {}
+        self._farewells: list[Group] = []
         self._token = 0
         self._number = 0
         self._unsent: list[_Sealed] = []
@@ -152,17 +153,21 @@ class Publisher(threading.Thread):
         """From now on send this symbol, with this token; whole books first."""
         with self._guard:
             self._tokens[exchange, symbol] = token
-        self._each(exchange, symbol, lambda journal, outlet: journal.repeat(outlet, again=False))
+        for journal, outlet in self._outlets(exchange, symbol):
+            journal.repeat(outlet, again=False)
 
     def release(self, exchange: str, symbol: str, reason: str = "changes hands") -> None:
-        """Tell readers that this symbol is not collected here any more, and send no more of it."""
-        self._each(exchange, symbol, lambda journal, outlet: journal.farewell(outlet, reason))
+        """Send no more of this symbol, and tell readers that it is not collected here any more."""
+        # Not by way of the journals, which may drop what they have: this must arrive.
+        books = [outlet for _, outlet in self._outlets(exchange, symbol) if outlet.book is not None]
+        with self._guard:
+            token = self._tokens.pop((exchange, symbol), None)
+            if token is not None:
+                self._farewells += [_group(outlet, token, [Marked("stale", reason)]) for outlet in books]
 
-    def _each(self, exchange: str, symbol: str, act: Callable[[Journal, Outlet], None]) -> None:
-        for journal in self._tap.journals():
-            for outlet in journal.outlets():
-                if (outlet.exchange, outlet.symbol) == (exchange, symbol):
-                    act(journal, outlet)
+    def _outlets(self, exchange: str, symbol: str) -> list[tuple[Journal, Outlet]]:
+        return [(journal, outlet) for journal in self._tap.journals() for outlet in journal.outlets()
+                if (outlet.exchange, outlet.symbol) == (exchange, symbol)]
 
     # -- the thread ----------------------------------------------------------------------------------
 
@@ -236,19 +241,20 @@ class Publisher(threading.Thread):
         """Send what has been noted; an empty batch when it is time for one. Whether there was much."""
         self._repeat_some()
         batches = []
-        groups: list[Group] = []
+        with self._guard:
+            groups, self._farewells = self._farewells, []
         open_groups: dict[Outlet, Group] = {}
         count = total = 0
         for journal in self._tap.journals():
             for outlet, what in journal.take():
+                if what.__class__ is Marked:
+                    outlet.closed = what.status == "closed"
                 token = self._token_of(outlet)
                 if token is None:
                     continue
                 group = open_groups.get(outlet)
                 if group is None or group.token != token:
-                    group = open_groups[outlet] = Group(
-                        outlet.exchange, outlet.symbol, outlet.channel, token, outlet.depth,
-                        outlet.sequenced, [])
+                    group = open_groups[outlet] = _group(outlet, token, [])
                     groups.append(group)
                 group.items.append(self._item(outlet, what))
                 count += 1
@@ -270,18 +276,14 @@ class Publisher(threading.Thread):
 
     def _item(self, outlet: Outlet, what: Any) -> Item:
         kind = what.__class__
-        if outlet.book is None and kind is not Released:
+        if outlet.book is None:
             return Happened(what)
         if kind is Marked:
             return what     # type: ignore[no-any-return]
-        if kind is Released:
-            with self._guard:
-                self._tokens.pop((outlet.exchange, outlet.symbol), None)
-            return Marked("stale", what.reason)
         time_ns = what.time * outlet.unit
         if kind is Captured:
             outlet.linked = what.last
-            return Whole(what.last, time_ns, what.bids, what.asks, what.again)
+            return Whole(what.last, time_ns, what.stamp, what.bids, what.asks, what.again)
         link, outlet.linked = outlet.linked, what.last
         return Change(link, what.last, time_ns, _plain(what.bids), _plain(what.asks))
 
@@ -289,13 +291,28 @@ class Publisher(threading.Thread):
         """A batch with its number, and what of it is kept for newcomers."""
         self._number = number = self._number + 1
         batch = Batch(VERSION, self.line, number, time.time_ns(), ending, groups)
+        try:
+            data = encode(batch)
+        except (ValueError, TypeError, OverflowError):
+            groups = batch.groups = [self._fit(group) for group in groups]
+            data = encode(batch)
         kept = {}
         for group in groups:
             wholes = [at for at, item in enumerate(group.items) if item.__class__ is Whole]
             if wholes:
                 since = msgspec.structs.replace(group, items=group.items[wholes[-1]:])
                 kept[f"{group.exchange} {group.symbol}"] = encode(Kept(number, since))
-        return _Sealed(number, encode(batch), kept)
+        return _Sealed(number, data, kept)
+
+    def _fit(self, group: Group) -> Group:
+        """The group, if it can be packed; else what stands for it: one bad number must not silence all."""
+        try:
+            encode(Kept(0, group))
+            return group
+        except (ValueError, TypeError, OverflowError) as error:
+            log.error("%r: %s %s %s can not be packed: %s", self, group.exchange, group.channel, group.symbol,
+                      error)
+            return msgspec.structs.replace(group, items=[Marked("syncing", f"can not be packed: {error}")])
 
     def _send(self, batches: list[_Sealed]) -> None:
         """Hand batches to Redis, and keep them until it has answered: what was sent and not answered is
@@ -343,6 +360,10 @@ class _Sealed(NamedTuple):
     number: int
     data: bytes
     kept: dict[str, bytes]
+
+
+def _group(outlet: Outlet, token: int, items: list[Item]) -> Group:
+    return Group(outlet.exchange, outlet.symbol, outlet.channel, token, outlet.depth, outlet.sequenced, items)
 
 
 def _plain(levels: Any) -> list[Any]:

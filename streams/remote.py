@@ -36,6 +36,7 @@ T = TypeVar("T")
 LOOK = 0.25             # seconds between two looks at who has fallen silent
 PAGE = 200              # entries of a log that are fetched at once
 LARGEST = 256 * 1024 * 1024
+FORGOTTEN = 3600.0      # seconds of silence after which nothing is remembered of a line
 # What a log says is right, but nobody knows yet whether there is more, nor whether its line still lives.
 _UNHEARD = "its collector has not been heard of yet"
 
@@ -255,7 +256,7 @@ class RemoteStore(Store):
         """The line of that name; a new one begins with the whole books that it keeps."""
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = Line(name, time.monotonic())
+            line = self._lines[name] = Line(name, time.monotonic(), _UNHEARD)
             if number != 1:
                 self._begin(line)
         return line
@@ -274,31 +275,28 @@ class RemoteStore(Store):
         numbers = [one.number for one in kept]
         batches = self._logged(line, min(numbers) + 1, None)
         complete_since = (batches[0].number if batches else max(numbers) + 1) - 1
+        line.number = max(numbers)
         with self._writer.lock:
-            line.number = max(numbers)
             for one in kept:
                 if one.number >= complete_since:    # else what happened to it since is not all there
                     self._replicas.keep(line, one)
-            self._replay(line, batches)
+        self._replay(line, batches)
 
     def _replay(self, line: Line, batches: Sequence[Batch]) -> None:
-        with self._writer.lock:
-            for batch in batches:
+        for batch in batches:
+            with self._writer.lock:                 # one by one: readers need not wait for all
                 self._skip(line, batch.number)
                 self._replicas.apply(line, batch)
-                self._replicas.counts.filled += 1
-            self._replicas.silent(line, _UNHEARD)
+            self._replicas.counts.filled += 1
 
     def _catch_up(self, line: Line, number: int | None) -> None:
         """Take the batches after the last one, up to before ``number``, from the log."""
         if line.number == 0 and number is None:
             return
-        batches = self._logged(line, line.number + 1, number)
-        with self._writer.lock:
-            self._replay(line, batches)
-            if number is not None:
+        self._replay(line, self._logged(line, line.number + 1, number))
+        if number is not None:
+            with self._writer.lock:
                 self._skip(line, number)
-                self._replicas.heard(line)
 
     def _skip(self, line: Line, number: int) -> None:
         """The next batch is this one: what is before it, if anything, is missing for good."""
@@ -338,6 +336,8 @@ class RemoteStore(Store):
                 with self._writer.lock:
                     self._replicas.silent(line, f"nothing from its collector for {silence:.1f} s")
                 self.notify()
+            elif silence > FORGOTTEN:
+                del self._lines[line.name]
 
 
 class _Follower:

@@ -29,14 +29,14 @@ class Line:
     Attributes:
         number: Of the last batch that was taken; 0 before the first.
         heard: When, in monotonic seconds.
-        silent: It was given up on; nothing of it counts as live.
+        silent: Why nothing of it counts as live; "" while it is heard of.
     """
 
-    def __init__(self, name: str, heard: float) -> None:
+    def __init__(self, name: str, heard: float, silent: str = "") -> None:
         self.name = name
         self.number = 0
         self.heard = heard
-        self.silent = False
+        self.silent = silent
 
 
 @dataclass
@@ -91,10 +91,15 @@ class Replicas:
         line.number = batch.number
         self._writer.clock.now = min(batch.time, time.time_ns())
         self.counts.batches += 1
-        for group in batch.groups:
-            replica = self._of(line, group)
-            if replica is not None and replica.since < batch.number:
-                self._take(replica, group)
+        try:
+            for group in batch.groups:
+                replica = self._of(line, group)
+                if replica is not None and replica.since < batch.number:
+                    self._take(replica, group)
+        except Exception:           # a mistake, theirs or ours: half a batch must not pass for a whole one
+            self.counts.malformed += 1
+            log.exception("%s: batch %d can not be taken", line.name, batch.number)
+            self.broken(line, f"batch {batch.number} could not be taken")
         if batch.ending:
             self._ended(line)
 
@@ -108,6 +113,7 @@ class Replicas:
 
     def keep(self, line: Line, kept: Kept) -> None:
         """Take a whole book that was kept for newcomers."""
+        self._writer.clock.now = time.time_ns()
         replica = self._of(line, kept.group)
         if replica is not None:
             replica.since = kept.number
@@ -121,13 +127,13 @@ class Replicas:
 
     def silent(self, line: Line, reason: str) -> None:
         """Nothing is heard of a line: what is known of it may be old."""
-        line.silent = True
+        line.silent = reason
         self._mirrors(line, lambda mirror: mirror.silent(reason))
 
     def heard(self, line: Line) -> None:
         """A line is heard of, and nothing of it was missed."""
         if line.silent:
-            line.silent = False
+            line.silent = ""
             self._mirrors(line, Mirror.heard)
 
     def close(self, reason: str) -> None:
@@ -168,6 +174,7 @@ class Replicas:
         replica.token, replica.line, replica.since = token, line, 0
         if replica.mirror is not None:
             replica.mirror.lose("stale", "taken over by another collector")
+            _listen(replica.mirror, line)
 
     def _new(self, line: Line, group: Group) -> _Replica:
         if group.channel != "book":
@@ -177,7 +184,9 @@ class Replicas:
         book = OrderBook(
             group.exchange, group.symbol, self._writer.lock, time_unit=1, sequenced=group.sequenced,
             depth=group.depth or None)
-        return _Replica(group.token, line, Mirror(book, self._writer.clock, self._changed), None)
+        mirror = Mirror(book, self._writer.clock, self._changed)
+        _listen(mirror, line)
+        return _Replica(group.token, line, mirror, None)
 
     def _take(self, replica: _Replica, group: Group) -> None:
         mirror, sink = replica.mirror, replica.sink
@@ -200,6 +209,14 @@ class Replicas:
         mirror.lose("syncing", f"gap: a change of what was {item.link} does not follow {mirror.book.last}")
 
     def _changed(self, book: OrderBook, status: str, reason: str) -> None:
-        if status == "live":
+        if book.stamp is not None:
             self._store.orderbooks.setdefault(book.exchange, Table())[book.symbol] = book
         log.debug("%s %s: order book is %s (%s)", book.exchange, book.symbol, status, reason)
+
+
+def _listen(mirror: Mirror, line: Line) -> None:
+    """From now on it depends on this line."""
+    if line.silent:
+        mirror.silent(line.silent)
+    else:
+        mirror.heard()

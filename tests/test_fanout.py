@@ -31,7 +31,7 @@ NOWHERE = "redis://127.0.0.1:9"
 
 @pytest.mark.parametrize("item", [
     Change(1, 2, 3, [(1.5, 0.0)], []), Change(1, 2, 3, [(Decimal("1.50"), Decimal("0"))], []),
-    Whole(1, 2, [(1.5, 2.0)], [(2.5, 1e-9)], True), Marked("stale", "why"),
+    Whole(1, 2, 0, [(1.5, 2.0)], [(2.5, 1e-9)], True), Marked("stale", "why"),
     Happened(Trade(exchange="x", symbol="A", price=Decimal("0.10"), size=2.0, conditions=("a", "b"))),
     Happened(Quote(exchange="x", symbol="A", bid=None, bid_size=None, ask=1.0, ask_size=2.0)),
     Happened(Ticker(exchange="x", symbol="A", last=1.0, timestamp=2**62)),
@@ -76,7 +76,7 @@ def test_a_copy_follows():
     assert copy.book.status == "syncing"
     assert copy.mirror.change(Change(1, 2, 3, [(9.0, 1.0)], []))        # of no use before a whole book
     assert copy.book.stamp is None
-    copy.mirror.whole(Whole(5, 50, [(1.0, 1.0), (2.0, 1.0)], [(3.0, 1.0)], False))
+    copy.mirror.whole(Whole(5, 50, 0, [(1.0, 1.0), (2.0, 1.0)], [(3.0, 1.0)], False))
     assert copy.levels() == ([(2.0, 1.0), (1.0, 1.0)], [(3.0, 1.0)]) and copy.book.status == "live"
     assert copy.mirror.change(Change(5, 7, 70, [(2.0, 0.0)], [(3.0, 4.0)]))
     assert copy.levels() == ([(1.0, 1.0)], [(3.0, 4.0)])
@@ -87,14 +87,14 @@ def test_a_copy_follows():
 
 def test_a_repeated_book_changes_nothing_but_what_is_incomplete():
     copy = Copy()
-    copy.mirror.whole(Whole(5, 0, [(1.0, 1.0)], [], True))
+    copy.mirror.whole(Whole(5, 0, 0, [(1.0, 1.0)], [], True))
     stamp = copy.book.stamp
-    copy.mirror.whole(Whole(5, 0, [(7.0, 1.0)], [], True))
+    copy.mirror.whole(Whole(5, 0, 0, [(7.0, 1.0)], [], True))
     assert copy.book.stamp == stamp and copy.book["bids"] == [(1.0, 1.0)]
     copy.mirror.lose("syncing", "gap")
-    copy.mirror.whole(Whole(6, 0, [(7.0, 1.0)], [], True))
+    copy.mirror.whole(Whole(6, 0, 0, [(7.0, 1.0)], [], True))
     assert copy.book["bids"] == [(7.0, 1.0)] and copy.book.status == "live"
-    copy.mirror.whole(Whole(3, 0, [(8.0, 1.0)], [], False))     # numbers may begin anew
+    copy.mirror.whole(Whole(3, 0, 0, [(8.0, 1.0)], [], False))     # numbers may begin anew
     assert copy.book["bids"] == [(8.0, 1.0)] and copy.book["sequence"] == 3
 
 
@@ -102,7 +102,7 @@ def test_a_copy_is_what_its_keeper_says():
     copy = Copy()
     copy.mirror.mark("live", "")                # nothing is there yet
     assert copy.book.status == "syncing"
-    copy.mirror.whole(Whole(5, 0, [], [], False))
+    copy.mirror.whole(Whole(5, 0, 0, [], [], False))
     copy.mirror.mark("stale", "silent")
     assert copy.mirror.change(Change(5, 6, 0, [], [])) and copy.book.status == "live"
     copy.mirror.mark("stale", "disconnected")
@@ -110,14 +110,14 @@ def test_a_copy_is_what_its_keeper_says():
     assert copy.mirror.change(Change(6, 7, 0, [(1.0, 1.0)], [])) and copy.book.status == "syncing"
     copy.mirror.mark("live", "")                # not without a whole book
     assert copy.book.status == "syncing"
-    copy.mirror.whole(Whole(9, 0, [], [], False))
+    copy.mirror.whole(Whole(9, 0, 0, [], [], False))
     copy.mirror.mark("closed", "unsubscribed")
     assert copy.said == ["live", "stale", "live", "stale", "syncing", "live", "closed"]
 
 
 def test_silence_of_a_line_is_not_silence_of_a_book():
     copy = Copy()
-    copy.mirror.whole(Whole(5, 0, [], [], False))
+    copy.mirror.whole(Whole(5, 0, 0, [], [], False))
     copy.mirror.silent("line")
     assert copy.book.status == "stale"
     copy.mirror.heard()
@@ -224,6 +224,82 @@ def test_a_journal_that_is_full_begins_anew_with_whole_books():
     assert copies.publisher.status()["dropped"] >= 1800 and copies.replicas.counts.gaps == 0
 
 
+def test_what_follows_a_hole_is_not_passed_on_before_whole_books():
+    source = Source("A")
+    copies = Copies(source, limit=10)
+    source.whole("A")
+    copies.pass_on()
+    for _ in range(5):
+        source.change("A")
+    journal, = copies.publisher._tap.journals()
+    notes = journal.take()
+    next(notes)
+    for number in range(12):            # it overflows while they are taken
+        source.change("A")
+        source.trade("A", number)
+    assert {outlet.channel for outlet, _ in notes} <= {"trades"}
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(source.store)["books"]
+
+
+def test_an_end_is_passed_on_whatever_is_lost():
+    source = Source("A", "B")
+    copies = Copies(source)
+    source.whole("A")
+    copies.pass_on()
+    source.unwant("A")
+    journal, = copies.publisher._tap.journals()
+    journal.outlets()
+    journal.repeat_all()                # as after an outage of Redis
+    copies.pass_on()
+    assert copies.store.orderbooks["hand"]["A"]["status"] == "closed"
+    assert {outlet.symbol for outlet in journal.outlets()} == {"B"}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_symbol_that_changes_hands_is_stale_and_may_come_back_at_once(lost):
+    source = Source("A")
+    source.unwant("A")
+    source.feed.subscriptions.want(source.feed.facts.route("A", "trades"))     # these before its book
+    source.want("A")
+    copies = Copies(source, picked=True, limit=5)
+    copies.publisher.own("hand", "A", 1)
+    source.whole("A")
+    copies.pass_on()
+    assert copies.store.orderbooks["hand"]["A"]["status"] == "live"
+    copies.publisher.release("hand", "A")
+    for number in range(20 if lost else 2):
+        source.trade("A", number)
+        source.change("A")
+    copies.pass_on()
+    assert copies.store.orderbooks["hand"]["A"]["status"] == "stale"
+    copies.publisher.own("hand", "A", 2)
+    copies.publisher.release("hand", "A")
+    copies.publisher.own("hand", "A", 3)
+    copies.pass_on()
+    source.change("A")
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(source.store)["books"]
+
+
+def test_what_can_not_be_packed_silences_nobody_else(caplog):
+    source = Source("A", "B")
+    copies = Copies(source)
+    source.whole("A")
+    copies.pass_on()
+    source.whole("A", 2**70)
+    source.whole("B")
+    copies.pass_on()
+    books = copies.store.orderbooks["hand"]
+    assert books["A"]["status"] == "syncing" and books["B"]["status"] == "live"
+    assert "hand book A can not be packed" in caplog.text
+    source.feed.mark("stale", "disconnected")
+    source.feed.connected()
+    source.whole("A", 4)
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(source.store)["books"]
+
+
 def test_a_mistake_of_the_venue_leaves_the_copy_honest():
     source = Source("A")
     copies = Copies(source)
@@ -292,8 +368,8 @@ class Reader:
         return self.store.orderbooks["x"]["A"]
 
 
-def whole(last, price=1.0, again=False):
-    return Whole(last, 0, [(price, 1.0)], [], again)
+def whole(last, price=1.0, again=False, stamp=0):
+    return Whole(last, 0, stamp, [(price, 1.0)], [], again)
 
 
 def test_the_higher_token_is_believed():
@@ -350,11 +426,54 @@ def test_only_what_is_wanted_is_kept():
 def test_times_are_the_collectors_but_never_ahead_of_ours():
     reader = Reader()
     line = Line("one", 0.0)
-    for at, expected in ((1_000, 1_000), (2**62, None)):
+    now = time.time_ns()
+    for item, at, expected in ((whole(1, stamp=900), 1_000, 900), (Change(1, 2, 0, [], []), 2_000, 2_000),
+                               (whole(3, stamp=now), now + 5, now), (whole(4, stamp=2**62), 2**62, None)):
         reader.replicas.apply(line, Batch(VERSION, "one", line.number + 1, at, False, [
-            Group("x", "A", "book", 5, 0, True, [whole(1)])]))
+            Group("x", "A", "book", 5, 0, True, [item])]))
         stamp = reader.book["last_update"]
         assert stamp == expected if expected else stamp <= time.time_ns()
+
+
+def test_a_book_that_is_sent_again_is_as_old_as_it_was():
+    source = Source("A")
+    copies = Copies(source)
+    source.whole("A")
+    copies.pass_on()
+    newcomer = Replicas(Store(), copies.store.writer(), None, None)
+    time.sleep(0.01)            # so that now is another time than then
+    for journal in copies.publisher._tap.journals():
+        journal.repeat_all()
+    copies.publisher._flush()
+    newcomer.apply(Line("line", 0.0), decode_batch(copies.raw[-1]))
+    assert newcomer.books()[0]["last_update"] == source.book("A")["last_update"]
+
+
+def test_what_a_silent_line_says_is_not_live_before_it_is_heard_of():
+    reader = Reader()
+    line = reader.numbers["one"] = Line("one", 0.0, silent="nobody knows")
+    for item in (whole(1), Change(1, 2, 0, [], []), Marked("stale", ""), Marked("live", "")):
+        reader.say("one", 5, item)
+        assert reader.book["status"] == "stale"
+    reader.replicas.heard(line)
+    assert reader.book["status"] == "live"
+    reader.say("two", 6, whole(1))
+    reader.replicas.silent(line, "silent")
+    assert reader.book["status"] == "live"      # it is another's now
+
+
+def test_half_a_batch_does_not_pass_for_a_whole_one(monkeypatch, caplog):
+    reader = Reader()
+    reader.say("one", 5, whole(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "change", lambda *_: 1 / 0)
+        reader.say("one", 5, Change(1, 1, 0, [], []))
+    assert reader.replicas.counts.malformed == 1 and "ZeroDivisionError" in caplog.text
+    assert reader.book["status"] == "syncing"
+    reader.say("one", 5, Change(1, 1, 0, [], []))
+    assert reader.book["status"] == "syncing"
+    reader.say("one", 5, whole(2, again=True))
+    assert reader.book["status"] == "live"
 
 
 def test_nothing_that_is_said_makes_it_raise():

@@ -15,6 +15,7 @@ from streams.manager import StreamManager
 from streams.publisher import Publisher, take_tokens
 from streams.redisclient import RedisClient
 from streams.remote import RemoteStore
+from streams.replicas import Replicas
 from streams.sim import BinanceSim
 
 from .fanout_tools import Source, image, settled
@@ -312,7 +313,7 @@ def hand(redis_server):
 
 
 def whole(last, price=1.0, again=False):
-    return Whole(last, 0, [(price, 1.0)], [], again)
+    return Whole(last, 0, time.time_ns(), [(price, 1.0)], [], again)
 
 
 def book_of(remote):
@@ -397,6 +398,26 @@ def test_what_a_dead_line_left_behind_is_not_live(redis_server, hand, follow):
     assert seen == {"stale"}
     line.say(Change(1, 2, 0, [], []))
     wait_until(lambda: book_of(remote)["status"] == "live", PATIENCE)
+
+
+def test_nothing_is_live_while_the_past_of_a_line_is_read(redis_server, hand, follow, monkeypatch):
+    line = hand()
+    line.say(whole(1))
+    kept = Kept(1, Group("x", "A", "book", 1, 0, True, [whole(1)]))
+    line.client.hset(line.keys.books("line"), "x A", encode(kept))
+    for number in range(1, 50):
+        line.say(Change(number, number + 1, 0, [(float(number), 1.0)], []))
+    seen = set()
+    apply = Replicas.apply
+
+    def watched(self, *what):
+        apply(self, *what)
+        seen.update(book.status for book in self.books())
+
+    monkeypatch.setattr(Replicas, "apply", watched)
+    remote = follow(redis_server)
+    assert remote.status()["filled"] == 49 and seen == {"stale"}
+    assert book_of(remote)["sequence"] == 50
 
 
 def test_of_kept_books_only_those_count_that_are_complete(redis_server, hand, follow):
