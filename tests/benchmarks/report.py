@@ -90,9 +90,22 @@ def _import_bounds(imports: Figures) -> Iterator[Bound]:
     yield _at_most("import streams", imports["gil"]["seconds"], 0.15, " s")
 
 
+def _itch_bounds(itch: Figures) -> Iterator[Bound]:
+    yield _at_most("Nasdaq ITCH, into the store's books, against struct.unpack and dicts alone",
+                   itch["venue and store, all 20 books"]["ratio"], 3.0, "x")
+
+
+def _fan_out_bounds(fan_out: Figures) -> Iterator[Bound]:
+    if fan_out:
+        yield _at_least("events through Redis, flat out", fan_out["flat out"]["per_second"], 100_000, "/s")
+        lost = sum(row["lost"] + row["gaps"] for row in fan_out.values())
+        yield _at_most("events lost on the way, or gaps", lost, 0, "")
+
+
 _CHECKS: dict[str, Callable[[Figures], Iterator[Bound]]] = {
     "cost": _cost_bounds, "latency": _latency_bounds, "parallel": _parallel_bounds,
     "readers": _reader_bounds, "many": _many_bounds, "reads": _read_bounds, "imports": _import_bounds,
+    "itch": _itch_bounds, "fan_out": _fan_out_bounds,
 }
 
 
@@ -226,18 +239,24 @@ def _itch_tables(itch: Figures) -> Iterator[str]:
         (name, _n(row["cpu_us"]), f"{row['ratio']:.1f}x") for name, row in itch.items()])
 
 
-def _fan_out_lines(fan_out: Figures) -> Iterator[str]:
-    if fan_out:
-        cpu = ", ".join(f"{taken:.2f} us in {name}" for name, taken in fan_out["cpu_us"].items())
-        yield (f"Through Redis from one process to another: {_n(fan_out['per_second'])} book updates/s of 2+2"
-               f" levels; processor time per update: {cpu}.")
-        yield ""
+def _fan_out_tables(fan_out: Figures) -> Iterator[str]:
+    if not fan_out:
+        return
+    yield from _paragraph(
+        "Through Redis from one collector of 60 symbols to one reader process: processor time per event, in the"
+        " thread that writes (besides writing), the publisher and the reader; and the age of the newest event"
+        " when the reader looks:")
+    yield from table(("written", "arrived/s", "lost", "writer us", "publisher us", "reader us", "p50 ms",
+                      "p99 ms"), [
+        (name, _n(row["per_second"]), f"{row['lost']:,}",
+         *(_n(row[key]) for key in ("writer_us", "publisher_us", "reader_us", "p50", "p99")))
+        for name, row in fan_out.items()])
 
 
 _TABLES: dict[str, Callable[[Figures], Iterator[str]]] = {
     "cost": _cost_tables, "latency": _latency_tables, "parallel": _parallel_tables,
     "readers": _reader_tables, "many": _many_tables, "reads": _read_tables, "imports": _import_tables,
-    "itch": _itch_tables, "fan_out": _fan_out_lines,
+    "itch": _itch_tables, "fan_out": _fan_out_tables,
 }
 
 

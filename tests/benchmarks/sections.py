@@ -211,20 +211,24 @@ def itch(plan: Plan) -> Figures:
 
 
 def fan_out(plan: Plan) -> Figures:
-    """Book updates through Redis, from one process to another."""
+    """Events through Redis, from one process to another: at 100,000 a second, and flat out."""
     if not shutil.which("redis-server") or not installed("redis"):
         return {}
-    messages = plan.of(200_000)
-    rows: Rows = {"the publisher": [], "the reader": []}
-    for _ in range(plan.repetitions):
-        with redis() as url, venue(messages=messages, levels=2) as port:
-            arguments = port, url, messages
-            with started("fan_out.py", "publish", *arguments) as publisher:
-                rows["the reader"].append(run("fan_out.py", "read", *arguments))
-                rows["the publisher"].append(finished(publisher))
-    return {
-        "per_second": median(rows["the reader"], "per_second"),
-        "cpu_us": {name: median(results, "cpu_us") for name, results in rows.items()}}
+    events = max(plan.of(500_000), 100_000)
+    rates = {"100,000 events/s": 100_000, "flat out": 0}
+    rows = rounds(rates, plan.repetitions, lambda name: _through_redis(events, rates[name]))
+    return {name: {"lost": sum(row["lost"] for row in results),
+                   **{key: median(results, key) for key in results[0] if key != "lost"}}
+            for name, results in rows.items()}
+
+
+def _through_redis(events: int, rate: int) -> Figures:
+    with redis() as url, started("fan_out.py", "read", url) as reader:
+        sent = run("fan_out.py", "collect", url, events, rate)
+        got = finished(reader)
+    wanted, there = sent.pop("last"), got.pop("last")
+    lost = sent["dropped"] + sum(last - there.get(symbol, 0) for symbol, last in wanted.items())
+    return {**sent, **got, "lost": lost}
 
 
 SECTIONS: dict[str, Callable[[Plan], Figures]] = {
