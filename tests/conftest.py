@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,10 @@ from streams.stream import Stream
 _HELPERS = ("streams-resolver-",)
 _GRACE = 3.0
 _FDS = "/proc/self/fd"
+
+# A shell has what runs in its background ignore Ctrl-C, and programs started here would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _threads() -> set[threading.Thread]:

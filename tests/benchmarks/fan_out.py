@@ -1,6 +1,6 @@
 """From one process to another through Redis: how many events a second, how late, at what cost.
 
-``python fan_out.py read URL`` follows until its standard input ends; beside it ``python fan_out.py collect URL
+``python fan_out.py read URL`` follows until its standard input ends; beside it ``fan_out.py collect URL
 EVENTS RATE`` writes so many events at that rate (0: as fast as they are taken). Each prints one JSON object.
 
 The collector's books and trades are written by hand (no network before Redis): 60 symbols, four book changes
@@ -117,7 +117,8 @@ def read(url: str) -> dict[str, Any]:
         # The first of it were whole books.
         (begun, cpu_begun, first), (end, cpu, last) = looks[1], looks[-1]
         return {
-            "per_second": (last - first) / (end - begun), "reader_us": (cpu - cpu_begun) / (last - first) * 1e6,
+            "per_second": (last - first) / (end - begun),
+            "reader_us": (cpu - cpu_begun) / (last - first) * 1e6,
             "p50": _at(delays, 0.5), "p99": _at(delays, 0.99), "gaps": store.status()["gaps"],
             "last": {symbol: book["sequence"] for symbol, book in store.orderbooks["hand"].items()}}
 

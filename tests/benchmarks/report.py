@@ -243,9 +243,9 @@ def _fan_out_tables(fan_out: Figures) -> Iterator[str]:
     if not fan_out:
         return
     yield from _paragraph(
-        "Through Redis from one collector of 60 symbols to one reader process: processor time per event, in the"
-        " thread that writes (besides writing), the publisher and the reader; and the age of the newest event"
-        " when the reader looks:")
+        "Through Redis from one collector of 60 symbols to one reader process: processor time per event, in"
+        " the thread that writes (besides writing), the publisher and the reader; and the age of the newest"
+        " event when the reader looks:")
     yield from table(("written", "arrived/s", "lost", "writer us", "publisher us", "reader us", "p50 ms",
                       "p99 ms"), [
         (name, _n(row["per_second"]), f"{row['lost']:,}",
