@@ -24,6 +24,7 @@ from streams.exchanges import EXCHANGES
 from streams.sim import BinanceSim, Fault, HuobiSim, Sandbox
 
 from .processes import run, running
+from .redis_server import needs_redis
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="other processes get no such signals on Windows")
 
@@ -35,7 +36,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="other processes get 
     (["watch", "nasdaq-itch", "AAPL"], "nasdaq-itch"),
     (["watch", "binance", "BTC-USDT", "huobi", "BTC-USDT", "--url", "ws://127.0.0.1:1"],
      "--url is the address of one exchange, and here are 2"),
-    (["watch", "redis", "BTC-USDT", "--demo"], "--demo: 'redis' can not be simulated; there are: binance"),
     (["watch", "binance", "A_B", "--demo"], "--demo: symbol 'A_B'"),
     (["record", "binance", "BTC-USDT", "--output", "."], "exists"),
     (["replay", "nowhere.jsonl.gz"], "can not read 'nowhere.jsonl.gz'"),
@@ -62,6 +62,13 @@ def test_words_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFi
         build_parser().parse_args(arguments)
     assert ended.value.code == 2
     assert "usage: streams" in capsys.readouterr().err
+
+
+def test_a_venue_that_can_not_be_simulated_here(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert main(["watch", "redis", "BTC-USDT", "--demo"]) == 2
+    assert "--demo: there is no redis-server on PATH" in capsys.readouterr().err
 
 
 def test_the_help_of_every_command_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,10 +128,11 @@ def test_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_demo_all_shows_every_transport(end_when: Any, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("defusedxml")
+    needs_redis()
     end_when(lambda picture: picture.complete)
     assert main(["demo", "--all", "--seconds", "60", "--interval", "0.2"]) == 0
     text = capsys.readouterr().out
-    for exchange in ("binance", "huobi", "alpaca", "polygon", "nasdaq-itch", "longpoll-xml"):
+    for exchange in ("binance", "huobi", "alpaca", "polygon", "nasdaq-itch", "redis", "longpoll-xml"):
         assert f" {exchange} " in text
 
 
@@ -133,8 +141,11 @@ def test_demo_leaves_out_what_is_not_installed(
     end_when(lambda picture: picture.complete)
     monkeypatch.setitem(sys.modules, "defusedxml", None)
     monkeypatch.setitem(sys.modules, "defusedxml.ElementTree", None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     assert main(["demo", "--all", "--seconds", "60"]) == 0
     out, errors = capsys.readouterr()
+    assert "redis is left out: there is no redis-server on PATH" in errors
+    assert " redis " not in out
     assert "longpoll-xml is left out: defusedxml is not installed: pip install" in errors
     assert " longpoll-xml " not in out
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from .processes import ROOT, of, run, running
+from .redis_server import needs_redis
 
 EXAMPLES = ROOT / "examples"
 LEVEL = r"\(([\d.e-]+), ([\d.e-]+)\)"
@@ -35,11 +36,13 @@ def test_each_example_is_run_here_or_says_where() -> None:
 @pytest.mark.parametrize("names", [
     ["binance", "BTC-USDT", "ETH-USDT", "huobi", "BTC-USDT"], ["binance-futures", "BTC-USDT"],
     ["nasdaq-itch", "AAPL"], ["longpoll-xml", "BTC-USDT", "longpoll-json", "ETH-USDT"],
-    ["alpaca-crypto", "BTC-USD"],
+    ["alpaca-crypto", "BTC-USD"], ["redis", "BTC-USDT", "ETH-USDT"],
 ], ids=of)
 def test_polling_is_the_same_on_every_transport(names: list[str]) -> None:
     if "longpoll-xml" in names:
         pytest.importorskip("defusedxml")
+    if "redis" in names:
+        needs_redis()
     program = run(example("polling.py"), "--demo", "--seconds", "1", *names)
     for line in program.lines:          # the book of a venue without snapshots begins empty
         assert re.fullmatch(rf"(\S+) (\S+) (live|syncing) ({LEVEL}|None) ({LEVEL}|None)", line)

@@ -27,7 +27,7 @@ _COINS = ("BTC-USDT", "ETH-USDT", "SOL-USDT")
 _VENUES: Mapping[str, Sequence[str]] = {"binance": _COINS, "huobi": _COINS}
 _ALL: Mapping[str, Sequence[str]] = {       # so few that a terminal of 24 lines shows them all
     "binance": _COINS[:2], "huobi": _COINS[:2], "alpaca": ("AAPL",), "polygon": ("AAPL",),
-    "nasdaq-itch": ("AAPL", "NVDA"), "longpoll-xml": ("BTC-USDT",),
+    "nasdaq-itch": ("AAPL", "NVDA"), "redis": ("BTC-USDT",), "longpoll-xml": ("BTC-USDT",),
 }
 _FAULT_EVERY = 4.0      # seconds
 _FAULTS = (
@@ -59,11 +59,11 @@ def _start(market: StreamManager, sandbox: Sandbox,
     """Start all that can be started here. Returns which."""
     started: dict[str, Sequence[str]] = {}
     for exchange, symbols in wanted.items():
-        options = sandbox.options(exchange, symbols)
         try:
+            options = sandbox.options(exchange, symbols)
             channels = channels_of(EXCHANGES[exchange], options, ())
             market.start(exchange, list(symbols), channels, **options)
-        except MissingDependency as missing:
+        except (MissingDependency, LookupError) as missing:     # a package, or a program
             print(f"{exchange} is left out: {missing}", file=sys.stderr)
         else:
             started[exchange] = symbols

@@ -2,7 +2,7 @@
 
 They are written from the venues' documentation and share no code with the clients, so that a
 misreading on one side cannot hide one on the other. Nothing here needs more than the standard
-library.
+library; only `RedisSim` starts a program, the ``redis-server`` on the path.
 """
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .itch_market import ItchMarket
 from .kraken import KrakenSim
 from .market import Book, Instrument, Market
 from .polygon import PolygonSim
+from .redis import RedisSim
 from .replay import ReplaySim
 from .sandbox import Sandbox
 from .server import LoopbackServer
@@ -22,6 +23,6 @@ from .web import Request, Response, WebServer
 
 __all__ = [
     "AlpacaSim", "BinanceFuturesSim", "BinanceSim", "Book", "Fault", "HuobiSim", "Instrument",
-    "ItchMarket", "ItchSim", "KrakenSim", "LoopbackServer", "Market", "PolygonSim", "ReplaySim",
-    "Request", "Response", "Sandbox", "WebServer",
+    "ItchMarket", "ItchSim", "KrakenSim", "LoopbackServer", "Market", "PolygonSim", "RedisSim",
+    "ReplaySim", "Request", "Response", "Sandbox", "WebServer",
 ]

@@ -13,7 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .alpaca import AlpacaSim
 from .binance import BinanceFuturesSim, BinanceSim
@@ -22,9 +22,18 @@ from .itch import ItchSim
 from .kraken import KrakenSim
 from .longpoll import LongPollSim
 from .polygon import PolygonSim
-from .server import LoopbackServer
+from .redis import RedisSim
 
 __all__ = ["Sandbox"]
+
+
+class _Server(Protocol):
+    """What every simulation is."""
+
+    @property
+    def url(self) -> str: ...
+    def start(self) -> None: ...
+    def stop(self) -> bool: ...
 
 
 class _Kind(NamedTuple):
@@ -37,7 +46,7 @@ class _Kind(NamedTuple):
         options: what a client needs besides the address: the keys of a made-up account.
     """
 
-    make: Callable[[list[str], int, float], LoopbackServer]
+    make: Callable[[list[str], int, float], _Server]
     symbols: tuple[str, ...]
     spelled: Callable[[str], str]
     options: Mapping[str, str] = {}
@@ -77,6 +86,7 @@ _KINDS: Mapping[str, _Kind] = {
     "longpoll-xml": _Kind(lambda s, seed, rate: LongPollSim(s, seed=seed, rate=rate), _COINS[:2], str.upper),
     "longpoll-json": _Kind(
         lambda s, seed, rate: LongPollSim(s, seed=seed, rate=rate, format="json"), _COINS[:2], str.upper),
+    "redis": _Kind(lambda s, seed, rate: RedisSim(s, seed=seed, rate=rate), _COINS[:2], str),
 }
 _ALIASES = {"htx": "huobi", "massive": "polygon", "itch": "nasdaq-itch", "totalview": "nasdaq-itch"}
 
@@ -117,7 +127,7 @@ class Sandbox:
                 first time it is asked for. One with ``*`` in it adds nothing.
 
         Raises:
-            LookupError: There is none of that exchange.
+            LookupError: There is none of that exchange; for ``redis``: no ``redis-server`` on the path.
         """
         name = _ALIASES.get(exchange, exchange)
         if name not in _KINDS:

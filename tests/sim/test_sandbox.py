@@ -9,6 +9,8 @@ from streams.console.targets import channels_of
 from streams.exchanges import EXCHANGES
 from streams.sim import Sandbox
 
+from ..redis_server import needs_redis
+
 SYMBOLS = {"alpaca": "TSLA", "alpaca-crypto": "BTC-USD", "alpaca-options": "AAPL261218C00200000",
            "polygon": "TSLA", "nasdaq-itch": "TSLA", "kraken": "ETH-USD"}
 
@@ -17,6 +19,8 @@ SYMBOLS = {"alpaca": "TSLA", "alpaca-crypto": "BTC-USD", "alpaca-options": "AAPL
 def test_every_simulated_venue_serves_its_own_client(exchange: str) -> None:
     if exchange == "longpoll-xml":
         pytest.importorskip("defusedxml")
+    if exchange == "redis":
+        needs_redis()
     symbol = SYMBOLS.get(exchange, "LTC-USDT")
     with Sandbox() as sandbox, StreamManager() as market:
         options = sandbox.options(exchange, [symbol])
@@ -50,5 +54,5 @@ def test_markets_differ_and_are_the_same_each_time() -> None:
 
 
 def test_what_can_not_be_simulated_is_named() -> None:
-    with Sandbox() as sandbox, pytest.raises(LookupError, match="'redis' can not be simulated; there are:"):
-        sandbox.options("redis")
+    with Sandbox() as sandbox, pytest.raises(LookupError, match="'acme' can not be simulated; there are:"):
+        sandbox.options("acme")
