@@ -64,6 +64,7 @@ _FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _COMMON = ("channel", "symbol", "time", "unit")
 _UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _SIDES: dict[str, Any] = {"buy": "buy", "b": "buy", "bid": "buy", "sell": "sell", "s": "sell", "ask": "sell"}
+_MOST = 2 ** 63         # numbers of messages, and ns since the epoch, stay below: no machine packs more
 _TRUE = frozenset({"true", "1", "yes", "y", "t"})
 
 
@@ -388,10 +389,11 @@ def _plain(value: Any) -> Any:
 
 def _int(value: Any, where: str) -> int:
     try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
+        # Looked at before it is made: 1e999999 is a short text, and a whole number that takes minutes.
+        number = -1 if isinstance(value, Decimal) and not 0 <= value < _MOST else int(value)
+    except (TypeError, ValueError, ArithmeticError):
         raise ValueError(f"{where}: {_shown(value)} is no whole number") from None
-    if number < 0 or number != (number if isinstance(value, str) else value):
+    if not 0 <= number < _MOST or number != (number if isinstance(value, str) else value):
         raise ValueError(f"{where}: {_shown(value)} is no number of that kind")
     return number
 
@@ -420,12 +422,13 @@ def _unit_reader(unit: str) -> Callable[[Any], int]:
     scale = _UNITS[unit]
 
     def read_number(value: Any) -> int:
-        if isinstance(value, int):
-            return value * scale
         try:
-            return int(Decimal(repr(value) if isinstance(value, float) else value) * scale)
+            number = Decimal(repr(value) if isinstance(value, float) else _plain(value)) * scale
+            if 0 <= number < _MOST:         # before it becomes an int, see _int
+                return int(number)
         except (TypeError, ValueError, ArithmeticError):
             raise ValueError(f"time: {_shown(value)} is no number") from None
+        raise ValueError(f"time: {_shown(value)} is impossible")
     return read_number
 
 

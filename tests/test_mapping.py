@@ -103,7 +103,10 @@ BOOK = {"channel": "book", "bids": "b", "asks": "a", "last": "l", "whole": "w"}
     (TRADE, ["p"], "price"), (BOOK, {"b": 7, "l": 1}, "not a list"),
     (BOOK, {"b": [[1]], "l": 1}, "not a list"),
     (BOOK, {"b": [[1, -1]], "l": 1}, "impossible"), (BOOK, {"b": []}, "last"), (BOOK, {"l": -1}, "last"),
-    (BOOK, {"l": 1.5}, "last"), (BOOK, {"l": "9" * 5000}, "last"),
+    (BOOK, {"l": 1.5}, "last"), (BOOK, {"l": "9" * 5000}, "last"), (BOOK, {"l": "9" * 19}, "last"),
+    (BOOK, {"l": Decimal("1e999990")}, "last"), (BOOK, {"l": Decimal("nan")}, "last"),
+    (TRADE, {"p": 1, "q": 1, "t": "1e999990"}, "time"), (TRADE, {"p": 1, "q": 1, "t": 10**40}, "time"),
+    (TRADE, {"p": 1, "q": 1, "t": Decimal("1e999990")}, "time"), (TRADE, {"p": 1, "q": 1, "t": -1}, "time"),
 ])
 def test_what_can_not_be_is_named(fields, record, about, number):
     with pytest.raises(ValueError, match=about):
