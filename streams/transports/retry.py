@@ -11,11 +11,12 @@ __all__ = ["length_of", "retry_after_of"]
 
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_LATEST = 3600.0  # who asks for more is asked again then
 
 
 def retry_after_of(value: str, date: str = "") -> float | None:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, section 10.2.3); None when it is empty,
-    or makes no sense.
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110, section 10.2.3), an hour at most; None
+    when it is empty, or makes no sense.
 
     Args:
         date: The ``Date`` header beside it: the server's own clock, where it tells it. Ours may be
@@ -23,9 +24,11 @@ def retry_after_of(value: str, date: str = "") -> float | None:
     """
     value = value.strip()
     if _SECONDS.fullmatch(value):
-        return float(value)
+        return min(float(value), _LATEST)
     then, here = _moment(value), _moment(date)
-    return None if then is None else max(0.0, then - (time.time() if here is None else here))
+    if then is None:
+        return None
+    return min(max(0.0, then - (time.time() if here is None else here)), _LATEST)
 
 
 def length_of(value: str) -> int:

@@ -136,6 +136,7 @@ class Line:
         self._poker: socket.socket | None = None
         self._poked: socket.socket | None = None
         self._tls: TlsCodec | None = None
+        self._early = b""       # what came in one piece with the end of the TLS handshake
         self._writing: Waiter | None = None
         self._peer = ""
 
@@ -271,10 +272,11 @@ class Line:
         except OSError as error:
             raise ConnectFailed(f"TLS with {self._peer}: {error.strerror or error}") from None
         self._tls = codec
+        self._early = codec.decrypt(b"")
         self.receive = self._receive_tls
         wait = self.wait
         # A session that ended with data before it: the end is known, no socket will tell it again.
-        self.wait = lambda seconds: codec.ended or wait(seconds)
+        self.wait = lambda seconds: codec.ended or bool(self._early) or wait(seconds)
 
     # -- talking ---------------------------------------------------------------------------------
 
@@ -334,6 +336,9 @@ class Line:
     def _receive_tls(self) -> bytes:
         codec, sock = self._tls, self._sock
         assert codec is not None and sock is not None
+        if self._early:
+            early, self._early = self._early, b""
+            return early
         if codec.ended:
             return b""
         data = sock.recv(BLOCK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 import time
 
 import pytest
@@ -16,9 +17,32 @@ from streams.transports.tcp import TcpTransport
 
 from ..raw_peer import RawPeer
 from .contract import Speech, TcpHarness, TlsHarness
-from .websocket_peer import CERT, Listener
+from .websocket_peer import CERT, KEY, Listener
 
 LIMIT = 1000
+
+
+def test_what_comes_with_the_end_of_the_tls_handshake_is_heard():
+    """TLS 1.2: a server that speaks first may do so in one segment with its "finished"."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(CERT, KEY)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_side=True)
+    harness = TlsHarness()
+    with RawPeer() as peer, Speech(harness, peer.port) as speech:
+        sock = peer.accept().sock
+        while True:
+            try:
+                session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(65536))
+        session.write(harness.encode(b"welcome"))
+        sock.sendall(outgoing.read())
+        speech.listener.wait("message")
+        assert speech.payloads == [b"welcome"]
 
 
 def framings():
