@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from decimal import Decimal
 
 import msgspec
 import pytest
 
+from streams.backoff import Backoff
 from streams.errors import AuthenticationFailed, ConfigurationError
 from streams.events import Bar, BookUpdate, Quote, Ticker, Trade
 from streams.exchanges import Redis
@@ -19,7 +22,7 @@ from streams.venues.redis import RedisVenue
 
 from ..raw_peer import PATIENCE
 from ..redis_server import redis_server
-from ..tools import wait_until
+from ..tools import wait_until, with_limits
 
 __all__ = ["redis_server"]
 
@@ -242,3 +245,78 @@ def test_a_stream_follows_a_publisher_through_a_restart_of_the_server(redis_serv
         assert status["gaps"] == 2 and status["reconnects"] == 1 and status["malformed"] == 0
     finally:
         assert stream.stop()
+
+
+@pytest.fixture
+def follow(redis_server):
+    """A stream of trades on the server, which it pings after 0.3 s of silence; stopped in the end."""
+    kind = with_limits(Redis, probe_after=0.3)
+    stream = kind(["A-B"], ["trades"], url=redis_server.url, backoff=Backoff(0.05, 0.1), connect_timeout=0.5)
+    stream.start()
+    wait_live_connection(stream)
+    yield stream
+    assert stream.stop()
+
+
+def wait_live_connection(stream):
+    wait_until(lambda: all(one["state"] == "live" for one in stream.status()["subscriptions"].values()),
+               PATIENCE, what=f"{stream.status()}")
+
+
+def test_a_server_that_hangs_is_noticed_and_everything_restored(redis_server, follow):
+    redis_server.suspend()
+    try:
+        wait_until(lambda: follow.state in ("backoff", "connecting"), PATIENCE)
+        assert follow.status()["last_error"]
+    finally:
+        redis_server.resume()
+    wait_until(lambda: follow.status()["reconnects"] >= 1, PATIENCE)
+    wait_live_connection(follow)
+    with redis_server.client() as client:
+        wait_until(lambda: subscribers(client, "trades.A-B") >= 1, PATIENCE)
+        client.publish("trades.A-B", msgspec.json.encode(
+            Trade(exchange="x", symbol="A-B", price=1.5, size=1.0)))
+    wait_until(lambda: follow.store.trades.get("redis"), PATIENCE)
+
+
+def test_a_quiet_server_that_answers_is_left_alone(redis_server, follow):
+    with redis_server.client() as client:
+        def pings():
+            return client.info("commandstats")["cmdstat_ping"]["calls"]     # there is one at the log-in
+
+        before = pings()
+        wait_until(lambda: pings() >= before + 3, PATIENCE)
+    assert follow.status()["reconnects"] == 0 and follow.state == "live"
+
+
+@pytest.mark.parametrize("state", ["idle", "hanging", "flood", "gone"])
+def test_stop_takes_less_than_a_second_in_every_state(redis_server, follow, state):
+    ended = threading.Event()
+
+    def publish():
+        with redis_server.client() as client:
+            while not ended.is_set():
+                client.publish("trades.A-B", b"[" + b",".join([TRADE] * 200) + b"]")
+
+    thread = threading.Thread(target=publish)
+    if state == "flood":
+        thread.start()
+        wait_until(lambda: follow.status()["messages"] > 50, PATIENCE)
+    elif state == "hanging":
+        redis_server.suspend()
+    elif state == "gone":
+        redis_server.stop()
+        wait_until(lambda: follow.state in ("backoff", "connecting"), PATIENCE)
+    began = time.monotonic()
+    try:
+        assert follow.stop()
+        assert time.monotonic() - began < 1.0
+    finally:
+        ended.set()
+        if state == "flood":
+            thread.join(PATIENCE)
+        elif state == "hanging":
+            redis_server.resume()
+
+
+TRADE = msgspec.json.encode(Trade(exchange="x", symbol="A-B", price=1.5, size=1.0))
