@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import itertools
 import json
 import logging
 import sys
@@ -17,6 +18,8 @@ from streams.errors import Aborted, ConfigurationError, ConnectFailed, Connectio
 from streams.record import Record, Recorder, public_url, read_recording
 from streams.transports import Target, open_transport
 from streams.transports.replay import Playback, ReplayTransport
+
+from .raw_peer import PATIENCE, beside
 
 LIMIT = 20.0  # seconds until a test that waits has failed
 RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings"
@@ -588,6 +591,24 @@ class TestReplay:
         assert not closed.opened and isinstance(closed.error, Aborted) and receiver.calls == []
         transport.abort()
         transport.wake()
+
+    @pytest.mark.parametrize("first", [[], ["recv"]], ids=["before", "between"])
+    def test_aborted_while_it_skips_millions_of_records(self, file, monkeypatch, first):
+        skipping = threading.Event()
+
+        def endless(path):
+            yield from (Record(kind, "wanted", data=b"x") for kind in first)
+            for number in itertools.count():
+                if number == 1000:
+                    skipping.set()
+                yield Record("recv", "other", data=b"x")
+
+        monkeypatch.setattr("streams.transports.replay.read_recording", endless)
+        _, transport = played(file, speed=0, conn="wanted")
+        ended = beside(transport.run)
+        assert skipping.wait(PATIENCE)
+        transport.abort()
+        assert isinstance(ended.result(PATIENCE).error, Aborted)
 
     def test_too_long_a_message_ends_it(self, file):
         write(file, ("recv", 100.0, "x" * 101))

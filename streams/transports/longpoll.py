@@ -198,7 +198,8 @@ class LongPollTransport(Transport):
         """What an answer means; ``asked``: when it was asked for."""
         status = answer.status
         if status in _LATER and answer.retry_after is not None and answer.retry_after <= _PATIENCE:
-            self._not_before = time.monotonic() + answer.retry_after
+            # At once is too soon: it would say the same, as fast as it can.
+            self._not_before = time.monotonic() + max(answer.retry_after, self._interval)
             self._tell(self.receiver.alive)
         elif status in _NOTHING_NEW or (200 <= status < 300 and not answer.body):
             self._tell(self.receiver.alive)

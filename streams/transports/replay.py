@@ -78,9 +78,18 @@ class Playback:
         self._served: set[int] = set()
         self._impatient: set[str] = set()  # paths of answers nobody asked for
         self._open: set[str] = set()
+        self._interrupted: Callable[[], bool] = bool
 
-    def begin(self) -> bool:
-        """Go to where the next conversation begins; False when there is none. Threads: one at a time."""
+    def begin(self, interrupted: Callable[[], bool] = bool) -> bool:
+        """Go to where the next conversation begins; False when there is none. Threads: one at a time.
+
+        Args:
+            interrupted: Asked for each record, here and until the next conversation: they may be millions.
+
+        Raises:
+            Aborted: ``interrupted`` said so; likewise in :meth:`steps`.
+        """
+        self._interrupted = interrupted
         self._open.clear()
         while (found := self._peek()) is not None:
             number, record = found
@@ -133,6 +142,8 @@ class Playback:
                 return body
             position = self._position
         for number, record in enumerate(read_recording(self._path)):
+            if self._interrupted():
+                return None
             if number >= position and record.kind == "http" and _same_call(record.url, url):
                 with self._lock:
                     if number not in self._served:
@@ -148,6 +159,8 @@ class Playback:
 
     def _peek(self) -> tuple[int, Record] | None:
         if self._next is None:
+            if self._interrupted():
+                raise Aborted("aborted")
             self._next = next(self._records, None)
             if self._next is None:
                 self.finished = True
@@ -235,7 +248,7 @@ class ReplayTransport(Transport):
         try:
             if self._aborted:
                 raise Aborted("aborted")
-            if not self._playback.begin():
+            if not self._playback.begin(lambda: self._aborted):
                 return Closed(ConnectFailed("the recording has ended"), opened)
             opened = True
             self.receiver.opened()

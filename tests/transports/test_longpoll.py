@@ -167,6 +167,17 @@ def test_later_is_waited_for(peer, status):
         assert talk.listener.count("tick") > ticks + 3       # work goes on meanwhile
 
 
+def test_later_at_once_is_not_taken_at_its_word(peer):
+    with PollTalk(peer.url, interval=0.2):
+        wire = peer.accept()
+        start = time.monotonic()
+        for _ in range(4):
+            asked(wire)
+            wire.answer(b"", "503 Service Unavailable", Retry_After="0")
+        asked(wire)
+        assert time.monotonic() - start > 0.75
+
+
 @pytest.mark.parametrize("status, headers, after", [
     ("401 Unauthorized", {}, None), ("404 Not Found", {}, None), ("500 Internal Server Error", {}, None),
     ("302 Found", {"Location": "http://elsewhere.invalid/"}, None), ("503 Service Unavailable", {}, None),
