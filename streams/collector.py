@@ -22,6 +22,7 @@ from typing import Any
 
 from .errors import ConfigurationError, StopTimeout, StreamsError
 from .fanout import Keys
+from .forking import tell_after_fork
 from .manager import StreamManager, stream_class
 from .publisher import POLITE, Publisher, take_tokens
 from .redisclient import RedisClient, redis_py
@@ -149,6 +150,11 @@ class Collector:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streams-collector", daemon=True)
         self.last_error: str | None = None
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. It is the parent that collects."""
+        self._ending = threading.Event()
 
     def __repr__(self) -> str:
         return f"<Collector {self.name}: {len(self._mine)} symbols>"

@@ -44,6 +44,11 @@ class Bell:
         self.wanted = False
         self._rung = threading.Event()
 
+    def forked(self) -> None:
+        """In a child nobody sleeps."""
+        self.wanted = False
+        self._rung = threading.Event()
+
     def ring(self) -> None:
         """Wake it."""
         self.wanted = False
@@ -275,9 +280,13 @@ class Tap:
     def __init__(self, limit: int) -> None:
         self.bell = Bell()
         self._limit = limit
-        self._lock = threading.Lock()
+        self.forked()
         self._by_feed: weakref.WeakKeyDictionary[Feed, Journal] = weakref.WeakKeyDictionary()
         self._journals: list[Journal] = []
+
+    def forked(self) -> None:
+        """In a child nobody holds the lock."""
+        self._lock = threading.Lock()
 
     def wrap(self, feed: Feed, route: Route, apply: Apply) -> Apply:
         """What notes everything that goes through ``apply``. Threads: the feed's."""

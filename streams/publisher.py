@@ -21,6 +21,7 @@ import msgspec
 from .backoff import Backoff
 from .errors import ConfigurationError
 from .fanout import VERSION, Batch, Change, Group, Happened, Item, Kept, Keys, Marked, Whole, encode
+from .forking import tell_after_fork
 from .handlers import Handlers
 from .journal import Captured, Journal, Outlet, Tap
 from .redisclient import RedisClient
@@ -108,9 +109,16 @@ class Publisher(threading.Thread):
         self.last_error: str | None = None
         self._counts = {"batches": 0, "items": 0, "bytes": 0, "outages": 0}
         super().__init__(name="streams-publisher", daemon=True)
+        tell_after_fork(self)
 
     def __repr__(self) -> str:
         return f"<Publisher {self.line} to {self._client.public}>"
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. It is the parent that publishes."""
+        self._guard, self._hurry, self.connected = threading.Lock(), threading.Event(), False
+        self._tap.forked()
+        self._tap.bell.forked()
 
     # -- control -------------------------------------------------------------------------------------
 

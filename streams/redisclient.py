@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .errors import Aborted, ConfigurationError, ConnectFailed, MissingDependency, TransportError
+from .forking import tell_after_fork
 from .transports.proxies import parse_proxy
 from .transports.sockets import Line, peer_name
 from .transports.tls import TlsCodec, check_sslopt, tls_context
@@ -194,14 +195,26 @@ class RedisClient:
         self._timeout = timeout
         self._guard = threading.Lock()
         self._lines: set[Line] = set()
+        self._connect()
+        tell_after_fork(self)
+
+    def __repr__(self) -> str:
+        return f"<RedisClient {self.public}>"
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. Connections are the parent's."""
+        self._guard = threading.Lock()
+        for line in self._lines:
+            line.forked()
+        self._connect()
+
+    def _connect(self) -> None:
+        redis, address, timeout = redis_py(), self._address, self._timeout
         self._pool = redis.ConnectionPool(
             connection_class=session_class(), plug=self._open, host=address.host, port=address.port,
             db=address.database, username=address.username, password=address.password,
             socket_timeout=timeout, socket_connect_timeout=timeout, protocol=2)
         self.redis: Any = redis.Redis(connection_pool=self._pool)
-
-    def __repr__(self) -> str:
-        return f"<RedisClient {self.public}>"
 
     def abort(self) -> None:
         """End every call under way, and refuse later ones. Never blocks."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from .backoff import Backoff
 from .errors import ConfigurationError, NotReady, StopTimeout, TransportError
 from .fanout import Batch, Keys, decode_batch, decode_kept
+from .forking import tell_after_fork
 from .pubsub import Kind, Message, command, unpack
 from .redisclient import RedisClient, parse_url
 from .replicas import Line, Replicas
@@ -93,6 +94,14 @@ class RemoteStore(Store):
         self._followed = threading.Event()      # all that there was has been caught up with
         self.last_error: str | None = None
         self._connects = 0
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. Nobody follows here, until it is started again."""
+        self._control, self._ending, self._followed = threading.Lock(), threading.Event(), threading.Event()
+        self._transport = self._thread = None
+        with self._writer.lock:
+            self._replicas.close("this is a forked child")
 
     def __repr__(self) -> str:
         return f"<RemoteStore from {self._public}>"

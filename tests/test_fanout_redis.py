@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from streams.sim import BinanceSim
 from .fanout_tools import Source, image, settled
 from .raw_peer import PATIENCE, RawPeer
 from .redis_server import redis_server
+from .test_process import in_child
 from .tools import exact, wait_until
 
 pytest.importorskip("redis", reason="redis-py is not installed")
@@ -552,6 +554,37 @@ def test_a_wrong_password_is_told(tmp_path):
             remote.wait_ready(PATIENCE)
     finally:
         server.stop()
+
+
+# -- forks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_closed_books_and_leaves_the_parents_connections_alone(
+        redis_server, publish, follow):
+    source = Source("A")
+    publisher = publish(source, redis_server)
+    remote = follow(redis_server)
+    source.whole("A")
+    remote.wait_ready(PATIENCE, books=[("hand", "A")])
+
+    def child():
+        book = remote.orderbooks["hand"]["A"]
+        assert book["status"] == "closed" and book["bids"] == source.book("A")["bids"]
+        assert not remote.status()["connected"]
+        assert remote.stop() and publisher.stop()
+        remote.start()
+        remote.wait_ready(PATIENCE)
+        assert remote.stop()
+
+    for _ in range(10):
+        source.change("A")
+        settled(publisher, remote)
+        in_child(child)
+    source.change("A")
+    settled(publisher, remote)
+    assert image(remote)["books"] == image(source.store)["books"]
+    assert remote.status()["connects"] == 1 and publisher.status()["outages"] == 0
 
 
 # -- how much --------------------------------------------------------------------------------------

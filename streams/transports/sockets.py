@@ -156,6 +156,12 @@ class Line:
                 _shut(self._sock)
             self._poke()
 
+    def forked(self) -> None:
+        """This is the copy of a forked child: the connection is the parent's, and nobody here may end it or
+        say anything on it. What is left to do is ``close()``."""
+        self._lock = threading.RLock()
+        self.aborted = True
+
     def _poke(self) -> None:
         with self._lock:
             if self._poker is not None:
