@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ REPEATED = 20           # ... and how many are, at most, so that they do not com
 POLITE = 0.3            # seconds that the end may take when Redis answers
 KEPT_FOR = 60           # seconds that a line's keys outlive it, and how often that is renewed
 RENEW = 5.0
+LOG_BYTES = 64 << 20    # of a line's log, about; whole books may make batches long
 
 # Microseconds since the epoch, by the server's clock: they go on rising when a server has lost its memory.
 _TAKE_TOKENS = """
@@ -59,7 +61,7 @@ class Publisher(threading.Thread):
         handlers: The registry.
         url: ``redis://[[user]:password@]host[:port][/database]``, or ``rediss://``.
         prefix: Of all names in Redis. Publishers and readers that belong together have the same.
-        history: Batches kept in Redis for readers that missed some.
+        history: Batches kept in Redis for readers that missed some, as far as 64 MiB hold them.
         repeat_every: Seconds between two whole books of one symbol.
         heartbeat: Seconds without anything to say after which an empty batch says that all is well.
         limit: Notes of one stream that may wait, at most.
@@ -102,6 +104,8 @@ class Publisher(threading.Thread):
         self._token = 0
         self._number = 0
         self._unsent: list[_Sealed] = []
+        self._log: deque[int] = deque()     # lengths of the batches that the log is to keep
+        self._log_bytes = 0
         self._sent_at = 0.0
         self._repeats_at = 0.0
         self._renewed_at = -RENEW
@@ -330,8 +334,8 @@ class Publisher(threading.Thread):
         log_key, live, books = keys.log(line), keys.live(line), keys.books(line)
         with self._client.redis.pipeline(transaction=False) as pipe:
             for batch in batches:
-                pipe.xadd(log_key, {"b": batch.data}, id=f"{batch.number}-0", maxlen=self._history,
-                          approximate=True)
+                pipe.xadd(log_key, {"b": batch.data}, id=f"{batch.number}-0",
+                          maxlen=self._history_with(len(batch.data)), approximate=True)
                 if batch.kept:
                     pipe.hset(books, mapping=batch.kept)
                 pipe.publish(live, batch.data)
@@ -349,6 +353,17 @@ class Publisher(threading.Thread):
         self._sent_at = time.monotonic()
         self._counts["batches"] += len(batches)
         self._counts["bytes"] += sum(len(batch.data) for batch in batches)
+
+    def _history_with(self, length: int) -> int:
+        """How many batches to keep, the next one of that length included."""
+        log = self._log
+        if len(log) == self._history:
+            self._log_bytes -= log.popleft()
+        log.append(length)
+        self._log_bytes += length
+        while self._log_bytes > LOG_BYTES and len(log) > 1:
+            self._log_bytes -= log.popleft()
+        return len(log)
 
     def _repeat_some(self) -> None:
         """Note some of the whole books that have not been sent for long."""

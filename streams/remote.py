@@ -10,15 +10,16 @@ should agree.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from .backoff import Backoff
-from .errors import ConfigurationError, NotReady, StopTimeout, TransportError
+from .errors import Aborted, ConfigurationError, NotReady, StopTimeout, TransportError
 from .fanout import Batch, Keys, decode_batch, decode_kept
 from .forking import tell_after_fork
 from .pubsub import Kind, Message, command, unpack
@@ -274,16 +275,16 @@ class RemoteStore(Store):
         """Start in the middle of a line: from kept books, each with what happened to it since; or from
         its beginning, where we listened already and were only away when it began."""
         if self._connects > 1:
-            batches = self._logged(line, 1, None)
-            if batches and batches[0].number == 1:
+            first, batches = self._logged_from(line, 1)
+            if first is not None and first.number == 1:
                 self._replay(line, batches)
                 return
         kept = self._readable(decode_kept, self._client.redis.hvals(self._keys.books(line.name)))
         if not kept:
             return
         numbers = [one.number for one in kept]
-        batches = self._logged(line, min(numbers) + 1, None)
-        complete_since = (batches[0].number if batches else max(numbers) + 1) - 1
+        first, batches = self._logged_from(line, min(numbers) + 1)
+        complete_since = (max(numbers) + 1 if first is None else first.number) - 1
         line.number = max(numbers)
         with self._writer.lock:
             for one in kept:
@@ -291,8 +292,10 @@ class RemoteStore(Store):
                     self._replicas.keep(line, one)
         self._replay(line, batches)
 
-    def _replay(self, line: Line, batches: Sequence[Batch]) -> None:
+    def _replay(self, line: Line, batches: Iterable[Batch]) -> None:
         for batch in batches:
+            if self._ending.is_set():
+                raise Aborted("stopped")
             with self._writer.lock:                 # one by one: readers need not wait for all
                 self._skip(line, batch.number)
                 self._replicas.apply(line, batch)
@@ -313,15 +316,20 @@ class RemoteStore(Store):
             self._replicas.broken(line, f"batches {line.number + 1} to {number - 1} are missing")
         line.number = max(line.number, number - 1)
 
-    def _logged(self, line: Line, since: int, before: int | None) -> list[Batch]:
-        """Batches of a line's log, in order."""
-        batches: list[Batch] = []
+    def _logged_from(self, line: Line, since: int) -> tuple[Batch | None, Iterable[Batch]]:
+        """The first batch of a line's log from that number on, and all of them."""
+        batches = self._logged(line, since, None)
+        first = next(batches, None)
+        return first, batches if first is None else itertools.chain([first], batches)
+
+    def _logged(self, line: Line, since: int, before: int | None) -> Iterator[Batch]:
+        """Batches of a line's log, in order, read as they are needed."""
         last = "+" if before is None else f"{before - 1}-0"
         while True:
             page = self._client.redis.xrange(self._keys.log(line.name), f"{since}-0", last, count=PAGE)
-            batches += self._readable(decode_batch, [fields.get(b"b", b"") for _, fields in page])
+            yield from self._readable(decode_batch, [fields.get(b"b", b"") for _, fields in page])
             if len(page) < PAGE:
-                return batches
+                return
             since = int(page[-1][0].partition(b"-")[0]) + 1
 
     def _readable(self, decode: Callable[[bytes], T], raws: Sequence[bytes]) -> list[T]:

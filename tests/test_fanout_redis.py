@@ -118,6 +118,19 @@ def test_whole_books_are_repeated(redis_server, publish, follow):
     wait_until(lambda: image(remote)["books"] == image(source.store)["books"], PATIENCE)
 
 
+@pytest.mark.parametrize("history, size", [(20, 1 << 30), (5000, 20_000)])
+def test_the_log_is_bounded_in_batches_and_in_bytes(redis_server, publish, monkeypatch, history, size):
+    monkeypatch.setattr("streams.publisher.LOG_BYTES", size)
+    source = Source("A")
+    publisher = publish(source, redis_server, history=history, repeat_every=0.01)
+    source.whole("A", 1, 50)
+    wait_until(lambda: publisher.status()["bytes"] > 90_000, PATIENCE)
+    with redis_server.client() as client:
+        entries = client.xrange(Keys("streams").log(publisher.line))
+    assert len(entries) < 2 * history and sum(len(fields[b"b"]) for _, fields in entries) < 2 * size
+    assert len(entries) >= 5
+
+
 def test_reads_like_a_local_store(redis_server, publish, follow):
     source = Source("A", depth=3)
     remote = follow(redis_server)
@@ -512,6 +525,28 @@ def test_stop_while_redis_hangs(redis_server, publish):
             quickly(one.stop)
     finally:
         redis_server.resume()
+
+
+def test_stop_while_a_long_log_is_read(redis_server, hand, monkeypatch):
+    line = hand()
+    line.say(whole(1))
+    kept = Kept(1, Group("x", "A", "book", 1, 0, True, [whole(1)]))
+    line.client.hset(line.keys.books("line"), "x A", encode(kept))
+    for number in range(1, 100):
+        line.say(Change(number, number + 1, 0, [(float(number), 1.0)], []))
+    apply, reading = Replicas.apply, threading.Event()
+
+    def slowly(self, *what):
+        reading.set()
+        time.sleep(0.05)        # as with thousands of changes in each
+        apply(self, *what)
+
+    monkeypatch.setattr(Replicas, "apply", slowly)
+    remote = RemoteStore(redis_server.url)
+    remote.start()
+    assert reading.wait(PATIENCE)
+    quickly(remote.stop)
+    assert remote.status()["malformed"] == 0
 
 
 def test_stop_while_nobody_is_there():
