@@ -10,6 +10,7 @@ While two disagree for a moment, the token of :mod:`streams.fanout` decides whom
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import secrets
@@ -146,6 +147,7 @@ class Collector:
         self._mine: set[Symbol] = set()
         self._members: list[str] = []
         self._settled = 0.0             # monotonic: do not judge who is there before
+        self._token = 0                 # the last that was taken
         self._outdated = False          # others may have higher tokens for what is ours
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streams-collector", daemon=True)
@@ -257,15 +259,14 @@ class Collector:
         assert self._publisher is not None
         ordered = sorted(symbols)
         if ordered:
-            first = take_tokens(self._client, self._keys, len(ordered))
-            for number, (exchange, symbol) in enumerate(ordered):
-                self._publisher.own(exchange, symbol, first + number)
+            first = take_tokens(self._client, self._keys, len(ordered), self._token)
+            self._token = first + len(ordered) - 1
+            self._publisher.own(dict(zip(ordered, itertools.count(first))))
 
-    def _release(self, symbols: Iterable[Symbol]) -> None:
+    def _release(self, symbols: Collection[Symbol]) -> None:
         assert self._publisher is not None
+        self._publisher.release(symbols)
         for exchange, gone in _by_exchange(symbols):
-            for symbol in gone:
-                self._publisher.release(exchange, symbol)
             self.manager.unsubscribe(exchange, gone, self._wanted[exchange]["channels"])
 
     def _leave(self) -> None:

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,15 +43,21 @@ LOG_BYTES = 64 << 20    # of a line's log, about; whole books may make batches l
 # Microseconds since the epoch, by the server's clock: they go on rising when a server has lost its memory.
 _TAKE_TOKENS = """
 local now = redis.call('TIME')
-local token = math.max(now[1] * 1000000 + now[2], (tonumber(redis.call('GET', KEYS[1])) or 0) + 1)
+local token = math.max(
+    now[1] * 1000000 + now[2], (tonumber(redis.call('GET', KEYS[1])) or 0) + 1, ARGV[2] + 1)
 redis.call('SET', KEYS[1], string.format('%.0f', token + ARGV[1] - 1))
 return string.format('%.0f', token)
 """
 
 
-def take_tokens(client: RedisClient, keys: Keys, count: int = 1) -> int:
-    """The first of ``count`` tokens, each higher than all that were taken before."""
-    return int(client.redis.eval(_TAKE_TOKENS, 1, keys.token, count))
+def take_tokens(client: RedisClient, keys: Keys, count: int = 1, above: int = 0) -> int:
+    """The first of ``count`` tokens, each higher than all that were taken before.
+
+    Args:
+        above: A token that is known to have been taken: the server may have forgotten it, and its clock
+            may have been set back.
+    """
+    return int(client.redis.eval(_TAKE_TOKENS, 1, keys.token, count, above))
 
 
 class Publisher(threading.Thread):
@@ -161,25 +167,26 @@ class Publisher(threading.Thread):
             "dropped": sum(journal.dropped for journal in journals),
         }
 
-    def own(self, exchange: str, symbol: str, token: int) -> None:
-        """From now on send this symbol, with this token; whole books first."""
+    def own(self, tokens: Mapping[tuple[str, str], int]) -> None:
+        """From now on send these symbols, ``(exchange, symbol)``, with these tokens; whole books first."""
         with self._guard:
-            self._tokens[exchange, symbol] = token
-        for journal, outlet in self._outlets(exchange, symbol):
+            self._tokens.update(tokens)
+        for journal, outlet in self._outlets(tokens):
             journal.repeat(outlet, again=False)
 
-    def release(self, exchange: str, symbol: str, reason: str = "changes hands") -> None:
-        """Send no more of this symbol, and tell readers that it is not collected here any more."""
+    def release(self, symbols: Container[tuple[str, str]], reason: str = "changes hands") -> None:
+        """Send no more of these symbols, and tell readers that they are not collected here any more."""
         # Not by way of the journals, which may drop what they have: this must arrive.
-        books = [outlet for _, outlet in self._outlets(exchange, symbol) if outlet.book is not None]
+        books = [outlet for _, outlet in self._outlets(symbols) if outlet.book is not None]
         with self._guard:
-            token = self._tokens.pop((exchange, symbol), None)
-            if token is not None:
-                self._farewells += [_group(outlet, token, [Marked("stale", reason)]) for outlet in books]
+            tokens = {key: self._tokens.pop(key) for key in list(self._tokens) if key in symbols}
+            self._farewells += [
+                _group(outlet, tokens[outlet.exchange, outlet.symbol], [Marked("stale", reason)])
+                for outlet in books if (outlet.exchange, outlet.symbol) in tokens]
 
-    def _outlets(self, exchange: str, symbol: str) -> list[tuple[Journal, Outlet]]:
+    def _outlets(self, symbols: Container[tuple[str, str]]) -> list[tuple[Journal, Outlet]]:
         return [(journal, outlet) for journal in self._tap.journals() for outlet in journal.outlets()
-                if (outlet.exchange, outlet.symbol) == (exchange, symbol)]
+                if (outlet.exchange, outlet.symbol) in symbols]
 
     # -- the thread ----------------------------------------------------------------------------------
 

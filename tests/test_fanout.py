@@ -263,19 +263,19 @@ def test_a_symbol_that_changes_hands_is_stale_and_may_come_back_at_once(lost):
     source.feed.subscriptions.want(source.feed.facts.route("A", "trades"))     # these before its book
     source.want("A")
     copies = Copies(source, picked=True, limit=5)
-    copies.publisher.own("hand", "A", 1)
+    copies.publisher.own({("hand", "A"): 1})
     source.whole("A")
     copies.pass_on()
     assert copies.store.orderbooks["hand"]["A"]["status"] == "live"
-    copies.publisher.release("hand", "A")
+    copies.publisher.release({("hand", "A")})
     for number in range(20 if lost else 2):
         source.trade("A", number)
         source.change("A")
     copies.pass_on()
     assert copies.store.orderbooks["hand"]["A"]["status"] == "stale"
-    copies.publisher.own("hand", "A", 2)
-    copies.publisher.release("hand", "A")
-    copies.publisher.own("hand", "A", 3)
+    copies.publisher.own({("hand", "A"): 2})
+    copies.publisher.release({("hand", "A")})
+    copies.publisher.own({("hand", "A"): 3})
     copies.pass_on()
     source.change("A")
     copies.pass_on()

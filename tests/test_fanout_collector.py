@@ -98,8 +98,8 @@ def test_higher_tokens_are_asked_for_until_there_are_some(monkeypatch):
         return token
 
     class Published:
-        def own(self, *what):
-            owned.append(what)
+        def own(self, tokens):
+            owned.append(tokens)
 
     monkeypatch.setattr("streams.collector.take_tokens", take)
     monkeypatch.setattr(collector._membership, "renew", lambda: next(held))
@@ -110,7 +110,7 @@ def test_higher_tokens_are_asked_for_until_there_are_some(monkeypatch):
         collector._look()
     collector._look()
     collector._look()
-    assert owned == [("binance", "BTC-USDT", 7)]
+    assert owned == [{("binance", "BTC-USDT"): 7}]
 
 
 @pytest.mark.parametrize("wanted, about", [
