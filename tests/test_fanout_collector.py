@@ -233,13 +233,14 @@ def members(server, count):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills processes by signal")
-def test_a_killed_collector_is_taken_over_from(redis_server, sim):
+@pytest.mark.parametrize("victim", "abc")
+def test_a_killed_collector_is_taken_over_from(redis_server, sim, victim):
     with following(redis_server) as remote, Processes(redis_server, sim, "a", "b", "c") as processes:
         remote.wait_ready(30, books=KEYS)
         wait_until(lambda: members(redis_server, 3), 30)
         wait_until(lambda: len(remote.status()["lines"]) == 3 and serving(remote) == 60, 30)
         with Watch(remote, sim) as watch:
-            processes.running["b"].send_signal(signal.SIGKILL)
+            processes.running[victim].send_signal(signal.SIGKILL)
             killed = time.monotonic()
             wait_until(lambda: serving(remote) < 60, PATIENCE)
             wait_until(lambda: serving(remote) == 60, PATIENCE)
@@ -247,7 +248,7 @@ def test_a_killed_collector_is_taken_over_from(redis_server, sim):
         assert watch.wrong == [] and watch.looks > 1000
         assert took < LEASE + 2.0 and max(watch.unserved.values()) < LEASE + 2.0
         lost = {symbol for symbol, statuses in watch.seen.items() if statuses != {"live"}}
-        mine = {symbol for symbol in SYMBOLS if owner(["a", "b", "c"], "binance", symbol) == "b"}
+        mine = {symbol for symbol in SYMBOLS if owner(["a", "b", "c"], "binance", symbol) == victim}
         assert lost == mine                     # the others' symbols were not touched
         assert all(watch.seen[symbol] <= {"live", "stale", "syncing"} for symbol in mine)
 
