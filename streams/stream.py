@@ -427,6 +427,8 @@ def _forget_threads() -> None:
     """After a fork the child has no threads but its own: its copies of the streams are stopped."""
     for stream in list(_RUNNING):
         _RUNNING.discard(stream)
+        for keeper in stream.feed.keepers.values():
+            keeper.book.status = "closed"       # nobody is told: the handlers' threads are not here either
         stream.lifecycle = Lifecycle(stream._announce, "stopped")
         stream._connector = Connector(stream.feed, stream._way, stream.lifecycle)
         stream._renewal = threading.Lock()

@@ -282,6 +282,7 @@ def test_a_forked_child_reads_what_was_there_and_its_streams_are_stopped(sim: Bi
         def child() -> None:
             assert not stream.is_alive() and stream.state == "stopped"
             book = stream.store.orderbooks["binance"]["BTC-USDT"]
+            assert book["status"] == book.view()["status"] == "closed", "nobody keeps it here"
             with stream.store.lock:
                 assert book.view()["bids"] == book["bids"]
             assert book.depth(5)[0] and book.spread > 0
