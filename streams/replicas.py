@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .book import OrderBook
+from .events import Trade
 from .fanout import Batch, Change, Group, Happened, Kept, Marked, Whole
 from .mirror import Mirror
 from .sinks import Sink, sink_for
@@ -55,7 +56,7 @@ class Counts:
 class _Replica:
     """One subscription of somebody else's."""
 
-    __slots__ = ("token", "line", "mirror", "sink", "since")
+    __slots__ = ("token", "line", "mirror", "sink", "since", "known")
 
     def __init__(self, token: int, line: Line, mirror: Mirror | None, sink: Sink | None) -> None:
         self.token = token
@@ -63,6 +64,11 @@ class _Replica:
         self.mirror = mirror
         self.sink = sink
         self.since = 0          # batches of its line up to this one are in it already
+        self.known: frozenset[tuple[str, str]] = frozenset()    # trades from before the last take-over
+
+    def knows(self, event: Any) -> bool:
+        """Whether it is a trade that the collector before has told already."""
+        return bool(self.known) and event.__class__ is Trade and (event.market, event.id) in self.known
 
 
 class Replicas:
@@ -166,12 +172,15 @@ class Replicas:
             self.counts.fenced += 1
             return None
         elif group.token > replica.token or replica.line is not line:
-            self._take_over(replica, line, group.token)
+            self._take_over(replica, line, group)
         return replica
 
-    def _take_over(self, replica: _Replica, line: Line, token: int) -> None:
+    def _take_over(self, replica: _Replica, line: Line, group: Group) -> None:
         self.counts.takeovers += 1
-        replica.token, replica.line, replica.since = token, line, 0
+        replica.token, replica.line, replica.since = group.token, line, 0
+        if group.channel == "trades":       # for a moment both may have listened to the venue
+            kept = self._store.trades.get(group.exchange, Table()).get(group.symbol)
+            replica.known = frozenset((trade.market, trade.id) for trade in kept or () if trade.id)
         if replica.mirror is not None:
             replica.mirror.lose("stale", "taken over by another collector")
             _listen(replica.mirror, line)
@@ -194,8 +203,8 @@ class Replicas:
         for item in group.items:
             kind = item.__class__
             if mirror is None:
-                if kind is Happened and sink is not None:
-                    sink.apply(item.event)          # type: ignore[union-attr]
+                if isinstance(item, Happened) and sink is not None and not replica.knows(item.event):
+                    sink.apply(item.event)
             elif kind is Change:
                 if not mirror.change(item):         # type: ignore[arg-type]
                     self._misfit(mirror, item)

@@ -390,6 +390,17 @@ def test_a_successor_is_stale_until_its_whole_book():
     assert reader.book["status"] == "live" and reader.book["bids"] == [(2.0, 1.0)]
 
 
+def test_a_trade_that_two_collectors_have_heard_of_comes_once():
+    def trades(*ids):
+        return [Happened(Trade(exchange="x", symbol="A", price=1.0, size=1.0, id=id)) for id in ids]
+
+    reader = Reader()
+    reader.say("old", 5, *trades("1", "2", "", "3"), channel="trades")
+    reader.say("new", 6, *trades("2", "3", "", "4"), channel="trades")
+    reader.say("old", 5, *trades("4", "5"), channel="trades")
+    assert [trade.id for trade in reader.store.trades["x"]["A"]] == ["1", "2", "", "3", "", "4"]
+
+
 def test_who_ended_politely_stands_in_nobodys_way():
     reader = Reader()
     reader.say("new", 6, whole(1, 1.0))
