@@ -106,7 +106,7 @@ def read(url: str) -> dict[str, Any]:
         while not ended.is_set():
             store.wait(store.last_update, 0.1)
             items = store.status()["items"]
-            if not looks or items > looks[-1][2]:
+            if not looks or items > looks[-1][2] + len(SYMBOLS):        # more than words about each book
                 looks.append((time.perf_counter(), time.process_time(), items))
                 newest = store.trades.get("hand", {}).get("S4")
                 if newest:
