@@ -287,7 +287,7 @@ def test_books_of_providers(manager: Market) -> None:
     assert book.source == "backup" and book["bids"] == [(1.0, 1.0)] and good.source == "stream"
     for wrong, reason in ((view(((3.0, 1.0),), ((2.0, 1.0),)), "crossed"), (view((), ()), "no price"),
                           (view(((0.0, 1.0),), ()), "a price of 0.0"),
-                          (view(((1.0, 1.0),), (), last_update=time.time_ns() - 10**10), "10.0 s old"),
+                          (view(((1.0, 1.0),), (), last_update=time.time_ns() - 10**10), r"1\d\.\d s old"),
                           (view(((1.0, 1.0),), (), last_update=None), "does not say how old"),
                           (7, "not int")):
         with pytest.raises(StaleData, match=reason):

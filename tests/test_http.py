@@ -128,8 +128,8 @@ def test_a_kept_connection_that_the_server_closed_is_replaced(peer, session):
 
 
 @pytest.mark.parametrize("value, seconds", [
-    ("120", 120.0), ("0", 0.0), ("", None), ("soon", None), ("-5", None), ("9" * 30, 3600.0),
-    ("9" * 400, 3600.0), ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0)])
+    ("120", 120.0), ("0", 0.0), ("", None), ("soon", None), ("-5", None), ("9" * 9, 3600.0),
+    ("9" * 400, None), ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0)])
 def test_retry_after_in_seconds(value, seconds):
     assert Answer(429, {"Retry-After": value}, b"").retry_after == seconds
 
