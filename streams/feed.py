@@ -65,6 +65,7 @@ class Feed:
     Attributes:
         deferred: Calls put off while the writer's lock is held; :meth:`drain` makes them.
         noted: Events that handlers want, likewise; ``(offer, event)``.
+        heard: Routes whose events go further than the store. Threads: the network thread's.
         troubles: Why a route has no data, where something is known.
     """
 
@@ -91,7 +92,7 @@ class Feed:
         self.on_live: Callable[[Route], None] = _ignore
         self.noted: list[tuple[Offer, Event]] = []
         self.troubles: dict[Route, str] = {}
-        self._heard: set[Route] = set()     # routes whose events go further than the store
+        self.heard: set[Route] = set()
         self._wired = -1                # version of the handlers that the routes were wired for
 
     def count(self, name: str, value: int = 1) -> None:
@@ -154,7 +155,7 @@ class Feed:
         """Nobody wants it any more: its book is closed and leaves the store."""
         sink = self.sinks.pop(route)
         self.troubles.pop(route, None)
-        self._heard.discard(route)
+        self.heard.discard(route)
         with self.writer.lock:
             sink.disconnected("closed", "unsubscribed")
             keeper = self.keepers.pop(route, None)
@@ -191,14 +192,9 @@ class Feed:
         tap = self.handlers.tap
         route.apply = apply if tap is None else tap.wrap(self, route, apply)
         if route.apply == self.sinks[route].apply:
-            self._heard.discard(route)
+            self.heard.discard(route)
         else:
-            self._heard.add(route)
-
-    @property
-    def heard(self) -> bool:
-        """Whether anybody but the store wants events. Threads: network thread."""
-        return bool(self._heard)
+            self.heard.add(route)
 
     def _way(self, route: Route, sink: Sink) -> Callable[[Any], None]:
         if route.symbol.endswith("*"):

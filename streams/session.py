@@ -92,6 +92,7 @@ class Session:
         self._refresher = Refresher(feed, venue, rest, self)
         self._signals: deque[Signal] = deque()
         self._inbox: deque[Callable[[], None]] = deque()
+        self._leisure = False           # what the transport was told
         self._seen = -1                 # version of the wanted routes that the venue knows
         self._known: dict[Route, None] = {}     # routes the venue has been told of
         self._ready = False
@@ -154,8 +155,13 @@ class Session:
         lock, noted = writer.lock, feed.noted
         receive: Callable[[Any, int], Iterable[Item]] = self.venue.receive
         left: Iterator[Any] = iter(messages)
-        if self.venue.joins and not feed.heard:
+        heard, store = feed.heard, feed.store
+        if self.venue.joins and not heard:
             receive, left = self.venue.receive_many, iter((messages,))
+        leisure = not heard and not store.waiters
+        if leisure is not self._leisure:
+            self._leisure = leisure
+            self.transport.take_leisure(leisure)
         signals = len(self._signals)
         lock.acquire()
         try:
@@ -184,7 +190,6 @@ class Session:
         health.last_life = time.monotonic()
         if len(messages) > len(self._signals) - signals:        # not only pings and answers
             feed.last_data = health.last_data = health.last_life
-        store = feed.store
         if store.waiters:
             store.notify()
         if self._signals or feed.deferred:

@@ -122,6 +122,13 @@ class Transport:
         """
         return False
 
+    def take_leisure(self, leisure: bool) -> None:
+        """Say whether nobody waits for each single message. Then messages that come in quick succession may
+        gather for a millisecond before they are read: each waking up costs more than most messages.
+
+        Threads: as ``send``.
+        """
+
     def close(self) -> None:
         """Ask for a polite end; ``run()`` returns soon, with ``Closed(error=None)``. A peer that does
         not play along is given at most half a second. Threads: as ``send``."""

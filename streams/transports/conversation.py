@@ -16,7 +16,7 @@ from ..errors import Aborted, ConnectionLost, TransportError
 from .base import Receiver, Target
 from .blocks import BINARY, CLOSE, PING, PONG, TEXT, BlockReader, PeerClosed, ProtocolError
 from .carrier import Carrier
-from .sockets import BLOCK, Line
+from .sockets import BLOCK, QUICK, Line
 
 __all__ = ["Conversation", "Library"]
 
@@ -147,7 +147,7 @@ class Conversation:
         early = self._carrier.leave()
         if early:
             feed(early)
-        self._due = 0.0
+        self._due = last = 0.0
         more = False
         while True:
             now = monotonic()
@@ -157,6 +157,11 @@ class Conversation:
                     continue
                 now = monotonic()
             if not more:
+                if line.leisure and now - last < QUICK:
+                    line.gather()
+                    if line.attention:
+                        continue
+                last = now
                 wait(max(0.0, self._due - now))
             try:
                 block = receive()

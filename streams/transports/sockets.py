@@ -22,9 +22,11 @@ from . import names
 from .proxies import Proxy, pass_through
 from .tls import TlsCodec
 
-__all__ = ["BLOCK", "Line", "peer_name"]
+__all__ = ["BLOCK", "QUICK", "Line", "peer_name"]
 
 BLOCK = 65536  # bytes of one read; larger blocks measured no faster, and hold data back longer
+LEISURE = 0.001  # seconds for which data gather while nobody waits for them ...
+QUICK = 0.002  # ... if blocks come closer together than that
 _LONGEST_WAIT = 3600.0  # a poll's milliseconds must fit a C int
 # 10035 is WSAEWOULDBLOCK.
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR, 10035}
@@ -119,6 +121,7 @@ class Line:
         attention: Somebody wants the owner to look around (``wake()``, ``abort()``); the owner
             clears it before it looks.
         aborted: ``abort()`` was called; never cleared.
+        leisure: Nobody waits for each single message: the owner may ``gather()``.
         receive: Next block of bytes without waiting: ``b""`` at the end of the stream.
             Raises ``BlockingIOError`` when there is nothing yet, ``OSError`` when the connection broke.
         wait: ``wait(seconds)`` until there is something to receive, or a poke, or the time is over.
@@ -126,10 +129,12 @@ class Line:
 
     receive: Callable[[], bytes]
     wait: Callable[[float], object]
+    _pause: Callable[[float], object]
 
     def __init__(self) -> None:
         self.attention = False
         self.aborted = False
+        self.leisure = False
         # Re-entrant: a signal handler may call abort() while the same thread is inside wake().
         self._lock = threading.RLock()
         self._sock: socket.socket | None = None
@@ -255,6 +260,7 @@ class Line:
         self._writing = None
         self.receive = functools.partial(sock.recv, BLOCK)
         self.wait = _waiter(sock, self._poked).wait
+        self._pause = _waiter(None, self._poked).wait
 
     def start_tls(self, codec: TlsCodec, timeout: float) -> None:
         """Have the rest of the conversation encrypted, the handshake within ``timeout`` seconds.
@@ -285,6 +291,10 @@ class Line:
         self.wait = lambda seconds: codec.ended or bool(self._early) or wait(seconds)
 
     # -- talking ---------------------------------------------------------------------------------
+
+    def gather(self) -> None:
+        """Let data come together for a moment; a poke ends it, and is used up, so look at ``attention``."""
+        self._pause(LEISURE)
 
     def receive_by(self, deadline: float) -> bytes:
         """Next block, waited for until ``deadline`` (of ``time.monotonic()``); ``b""`` at the end.
@@ -337,6 +347,7 @@ class Line:
             self._sock = self._poked = self._poker = None
         self.__dict__.pop("receive", None)
         self.__dict__.pop("wait", None)
+        self.__dict__.pop("_pause", None)
         self._writing = None
 
     def _receive_tls(self) -> bytes:

@@ -17,7 +17,7 @@ from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost,
 from .base import Closed, Receiver, Target, Transport
 from .framing import FramingError, framing_from
 from .proxies import parse_proxy
-from .sockets import Line, peer_name
+from .sockets import QUICK, Line, peer_name
 from .tls import TlsCodec, check_sslopt, tls_context
 
 __all__ = ["TcpTransport"]
@@ -92,6 +92,9 @@ class TcpTransport(Transport):
         self._closing = True
         self._line.attention = True
 
+    def take_leisure(self, leisure: bool) -> None:
+        self._line.leisure = leisure
+
     def wake(self) -> None:
         self._line.wake()
 
@@ -127,7 +130,7 @@ class TcpTransport(Transport):
         """Until our own ``close()``; every other end is an exception."""
         line, cut, monotonic = self._line, self._framing.cut, time.monotonic
         receive, wait = line.receive, line.wait
-        more = False
+        more, last = False, 0.0
         while True:
             now = monotonic()
             if now >= self._due or line.attention:
@@ -135,6 +138,11 @@ class TcpTransport(Transport):
                     return
                 continue
             if not more:
+                if line.leisure and now - last < QUICK:
+                    line.gather()
+                    if line.attention:
+                        continue
+                last = now
                 wait(self._due - now)
             try:
                 block = receive()

@@ -89,6 +89,9 @@ class WebSocketTransport(Transport):
     def close(self) -> None:
         self._conversation.close()
 
+    def take_leisure(self, leisure: bool) -> None:
+        self._line.leisure = leisure
+
     def wake(self) -> None:
         self._line.wake()
 

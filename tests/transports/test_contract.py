@@ -12,6 +12,8 @@ import time
 import pytest
 
 from streams.errors import Aborted, ConnectFailed, ConnectionLost, TransportError
+from streams.transports import conversation as conversations
+from streams.transports import sockets, tcp
 
 from ..raw_peer import PATIENCE, RawPeer
 from .contract import HARNESSES, Speech, flooding
@@ -194,6 +196,29 @@ def test_wake_has_tick_called_soon(harness, peer):
             began = time.monotonic()
             assert speech.call(lambda: 1) == 1
             assert time.monotonic() - began < 0.5
+
+
+def test_at_leisure_it_still_acts_when_poked(harness, peer, monkeypatch):
+    """As if a moment of leisure were half a minute, and every block came close upon another."""
+    monkeypatch.setattr(sockets, "LEISURE", 30.0)
+    monkeypatch.setattr(conversations, "QUICK", float("inf"))
+    monkeypatch.setattr(tcp, "QUICK", float("inf"))
+    with conversation(harness, peer) as (speech, other):
+        speech.call(lambda: speech.transport.take_leisure(True))
+        other.deliver(b"one")
+        for number in range(5):             # what has gathered is read when somebody wants something
+            began = time.monotonic()
+            assert speech.call(lambda: number) == number
+            assert time.monotonic() - began < 1.0
+        speech.call(lambda: speech.transport.take_leisure(False))
+        assert arrived(speech, 1) == [b"one"]
+        other.deliver(b"two", b"three")
+        assert arrived(speech, 3) == [b"one", b"two", b"three"]
+        speech.call(lambda: speech.transport.take_leisure(True))
+        began = time.monotonic()
+        speech.transport.abort()
+        assert isinstance(speech.closed(1.0).error, Aborted)
+        assert time.monotonic() - began < 1.0
 
 
 def test_a_wake_before_the_start_and_after_the_end_is_harmless(harness, peer):
