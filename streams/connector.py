@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff, RollingWindow
@@ -60,6 +61,33 @@ class Way:
     playback: Playback | None
 
 
+class Bell:
+    """Wakes a thread that waits for it. Unlike a ``threading.Event``, a signal handler may ring it that has
+    interrupted somebody who rang it."""
+
+    def __init__(self) -> None:
+        self._rings: SimpleQueue[None] = SimpleQueue()      # its put() is re-entrant
+
+    def ring(self) -> None:
+        """Threads: any."""
+        if self._rings.empty():
+            self._rings.put(None)
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait for a ring, at most so long; whether there was one since the last :meth:`clear`."""
+        try:
+            self._rings.get(timeout=seconds)
+        except Empty:
+            return False
+        self.ring()
+        return True
+
+    def clear(self) -> None:
+        """Forget that it was rung."""
+        while not self._rings.empty():
+            self._rings.get()
+
+
 class Connector:
     """One stream's connections, one after the other.
 
@@ -78,12 +106,12 @@ class Connector:
         self.feed = feed
         self.way = way
         self.lifecycle = lifecycle
-        self.control = threading.Lock()
+        self.control = threading.RLock()        # a signal handler may stop what it has interrupted
         self.session: Session | None = None
         self._transport: Transport | None = None
         self._previous: Venue | None = None
         self._connects = RollingWindow(*feed.facts.limits.connects)
-        self._poke = threading.Event()          # the thread should look again at what is wanted of it
+        self._bell = Bell()                     # the thread should look again at what is wanted of it
         self._ending = False
         self._pausing = False
         self._running = False
@@ -97,7 +125,7 @@ class Connector:
         self._ending = False
         self._running = True
         self.ended = threading.Event()
-        self._poke.clear()
+        self._bell.clear()
 
     def leave(self) -> None:
         """The run is over; from now on those who change something act on it themselves."""
@@ -124,10 +152,10 @@ class Connector:
         """The opposite of :meth:`pause`."""
         with self.control:
             self._pausing = False
-        self._poke.set()
+        self._bell.ring()
 
     def _finish(self) -> None:
-        self._poke.set()
+        self._bell.ring()
         session = self.session
         if session is not None:
             session.finish()
@@ -149,7 +177,7 @@ class Connector:
                 self._follow()
         if not running:
             self.feed.announce()
-        self._poke.set()
+        self._bell.ring()
         if session is not None:
             session.wake()
 
@@ -194,10 +222,10 @@ class Connector:
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             slices = self.feed.measured and (left is None or left > REPORT)
-            if self._poke.wait(REPORT if slices else left) or not slices:
+            if self._bell.wait(REPORT if slices else left) or not slices:
                 break
             self.feed.report()
-        self._poke.clear()
+        self._bell.clear()
         with self.control:
             self._follow()
         self.feed.announce()

@@ -55,8 +55,8 @@ class Handlers:
         self.hurried: frozenset[int] = frozenset()
         self._version = 0
         self._announce = announce
-        self._lock = threading.Lock()
-        self._quiet = threading.Condition(threading.Lock())
+        self._lock = threading.RLock()
+        self._quiet = threading.Condition()
         self._listeners: tuple[Listener, ...] = ()
         self._leaving: list[tuple[Listener, threading.Thread]] = []
         self._closers: list[int] = []
@@ -67,8 +67,8 @@ class Handlers:
 
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. What waits for a worker is the parent's to handle."""
-        self._lock = threading.Lock()
-        self._quiet = threading.Condition(threading.Lock())
+        self._lock = threading.RLock()
+        self._quiet = threading.Condition()
         self._leaving, self._closers, self.hurried = [], [], frozenset()
         for listener in self._listeners:
             listener.forked()

@@ -89,7 +89,7 @@ class AbortableSession(requests.Session):
         self.sslopt = sslopt
         self.ended = threading.Event()
         self.through: Proxy | None = parse_proxy(proxy) if proxy else None
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._lines: set[Line] = set()
         self._calls = threading.local()
         self.mount("https://", _Adapter(self))

@@ -150,7 +150,8 @@ class StreamManager:
             self._groups[kind.venue.name] = group
 
     def stop(self, exchange: str | None = None, timeout: float = 5.0) -> None:
-        """Stop one exchange, or everything. Idempotent; what was stopped can be started anew.
+        """Stop one exchange, or everything. Idempotent; what was stopped can be started anew. Where it can
+        not wait for a thread (see :meth:`Stream.stop`) that ends right after the call.
 
         Raises:
             StopTimeout: A thread still runs after ``timeout`` seconds; the message names it.
@@ -165,12 +166,12 @@ class StreamManager:
             stream.ask_to_stop()
         polite = time.monotonic() + min(POLITE, timeout)        # for all of them together
         for stream in streams:
-            if stream is not threading.current_thread():
+            if not stream.waits_for_caller:
                 stream.join(max(polite - time.monotonic(), 0.0))
         for stream in streams:
             stream.abort()
         late = [s.name for s in streams if not s.stop(max(deadline - time.monotonic(), 0.0))
-                and s is not threading.current_thread()]
+                and not s.waits_for_caller]
         for group in groups:
             group.rest.close()
         if exchange is None:

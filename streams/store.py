@@ -11,6 +11,7 @@ did, so no update is missed, whatever the clocks do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -25,7 +26,7 @@ from .errors import ConfigurationError, NoData, StaleData
 from .events import Bar, Event, Quote, Ticker, Trade
 from .sequencing import Clock
 
-__all__ = ["History", "Store", "Table", "Writer"]
+__all__ = ["History", "Store", "Table", "Writer", "owns"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -129,16 +130,19 @@ class _AllLocks:
     @property
     def mine(self) -> bool:
         """Whether the calling thread holds it."""
-        return _owns(self._gate)
+        return owns(self._gate)
 
     def __enter__(self) -> None:
         outermost = not self.mine
         try:
             self._gate.acquire()
             if outermost:
-                self._held = self._store._writers
-                for writer in self._held:
+                self._held = held = self._store._writers
+                for writer in held:
                     writer.lock.acquire()
+                if not self.mine:           # a signal handler has let go of it meanwhile
+                    _give_back(held)
+                    return self.__enter__()
             self._depth += 1
         except BaseException:               # Ctrl-C while waiting for one of them
             if outermost:
@@ -157,15 +161,22 @@ class _AllLocks:
         """Give back whatever this thread has of it."""
         if self.mine:
             self._depth = 0
-            for writer in reversed(self._held):
-                if _owns(writer.lock):
-                    writer.lock.release()
-            self._gate.release()
+            _give_back(self._held)
+            with contextlib.suppress(RuntimeError):     # a signal handler has let go of it just now
+                self._gate.release()
 
     def let_go(self) -> None:
         """Release all that this thread still holds: Ctrl-C may have struck at the very beginning of
         ``__exit__``, and whoever stops the streams then must not make them wait for it. Threads: any."""
         self._release()
+
+
+def _give_back(writers: Sequence[Writer]) -> None:
+    """Release what of their locks the calling thread has."""
+    for writer in reversed(writers):
+        if owns(writer.lock):
+            with contextlib.suppress(RuntimeError):     # as above
+                writer.lock.release()
 
 
 class Store:
@@ -178,6 +189,7 @@ class Store:
         trades: ``[exchange][symbol]`` -> :class:`History` of :class:`Trade`, oldest first.
         bars: ``[exchange][symbol][interval]`` -> :class:`History` of :class:`Bar`.
         latest: ``[channel][exchange][symbol]`` -> the latest event of every other channel.
+        changed: Held to tell those in :meth:`wait` that something is new.
         lock: Context manager: while it is held nothing in the store changes. Hold it briefly; all
             streams wait meanwhile.
 
@@ -193,8 +205,8 @@ class Store:
         self.latest: Table[str, Table[str, Table[str, Event]]] = Table()
         self.waiters = 0        # writers look at this, and do nothing more while it is 0
         self._writers: tuple[Writer, ...] = ()
-        self._changed = threading.Condition()
-        self._stamp_lock = threading.Lock()
+        self.changed = threading.Condition()
+        self._stamp_lock = threading.RLock()    # a signal handler may ask while the main thread does
         self._sum = 0
         self._last: int | None = None
         self.lock = _AllLocks(self)
@@ -237,28 +249,28 @@ class Store:
         if self.lock.mine and timeout != 0:
             raise ConfigurationError("store.wait() while holding store.lock: nothing can change meanwhile")
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
+        with self.changed:
             self.waiters += 1
         try:
             # A writer that missed our being here still holds its lock, or has released it: taking all of
             # them once makes what it wrote visible below. After that, every writer sees us.
             with self.lock:
                 pass
-            with self._changed:
+            with self.changed:
                 while (stamp := self.last_update) == since:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return since
-                    self._changed.wait(left)
+                    self.changed.wait(left)
                 return stamp
         finally:
-            with self._changed:
+            with self.changed:
                 self.waiters -= 1
 
     def notify(self) -> None:
         """Wake those in :meth:`wait`. Threads: a writer, holding no lock."""
-        with self._changed:
-            self._changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -301,8 +313,9 @@ class Store:
         return writer
 
 
-def _owns(lock: threading.RLock) -> bool:
-    owned: bool = lock._is_owned()  # type: ignore[attr-defined]    # as threading.Condition asks it
+def owns(lock: Any) -> bool:
+    """Whether the calling thread holds it: a re-entrant lock, or a condition with one."""
+    owned: bool = lock._is_owned()      # as threading.Condition asks it
     return owned
 
 
@@ -313,7 +326,7 @@ _frozen: list[Store] = []
 def _freeze() -> None:
     """Before a fork: no writer is in the middle of anything, so the child's copy is whole."""
     for store in list(_STORES):
-        store._changed.acquire()
+        store.changed.acquire()
         store.lock.__enter__()
         store._stamp_lock.acquire()
         _frozen.append(store)
@@ -325,7 +338,7 @@ def _thaw() -> None:
         store = _frozen.pop()
         store._stamp_lock.release()
         store.lock.__exit__(None, None, None)
-        store._changed.release()
+        store.changed.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -33,7 +33,7 @@ from .settings import (
     check_encrypted, check_known, check_options, check_timeout, check_way, complete_keys, names,
     rest_address, stream_address,
 )
-from .store import Store
+from .store import Store, owns
 from .venue import Route, Venue
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Stream(threading.Thread):
             facts.limits.stale_after if stale_after is None else stale_after, recorder, schedule,
             copy.copy(backoff or Backoff()), bool(self._options["api_key"]), playback)
         self._connector = Connector(self.feed, self._way, self.lifecycle)
-        self._renewal = threading.Lock()        # held while this thread is made anew, or looked at
+        self._renewal = threading.RLock()       # held while this thread is made anew, or looked at
         self._announce_start: Callable[[], None]
         self._given_rest = rest
         self._rest_address = addresses[1], rest_limit or facts.limits.rest
@@ -192,7 +192,8 @@ class Stream(threading.Thread):
         """Stop the thread: politely for a moment, then by force. Data stays readable, marked ``closed``.
 
         Idempotent, any thread, any state; returns within a second. From one of the stream's own
-        ``inline`` handlers it can not wait for itself: the thread ends when the handler returns.
+        ``inline`` handlers it can not wait for itself: the thread ends when the handler returns. Nor can a
+        signal handler that has struck in the middle of a read or a call: the thread ends after that.
 
         Args:
             timeout: Seconds to wait for the thread at most.
@@ -204,7 +205,7 @@ class Stream(threading.Thread):
         deadline = time.monotonic() + timeout
         self.store.lock.let_go()
         ended = self.ask_to_stop()
-        if threading.current_thread() is self:
+        if self.waits_for_caller:
             self.abort()
             return False
         if not ended.wait(min(POLITE, timeout)):
@@ -220,6 +221,14 @@ class Stream(threading.Thread):
         if self._own_handlers:
             self._close_handlers(ended, max(deadline - time.monotonic(), 0.0))
         return True
+
+    @property
+    def waits_for_caller(self) -> bool:
+        """Whether this thread can not end before the calling one goes on: it is the same, or the caller, a
+        signal handler, has interrupted somebody who holds what this thread needs."""
+        locks = (self.feed.writer.lock, self.feed.subscriptions.lock, self.store.changed,
+                 self._connector.control)
+        return threading.current_thread() is self or any(map(owns, locks))
 
     def _close_handlers(self, ended: threading.Event, timeout: float) -> None:
         """Close the handlers, unless another thread has started the stream anew meanwhile."""
@@ -431,7 +440,7 @@ def _forget_threads() -> None:
             keeper.book.status = "closed"       # nobody is told: the handlers' threads are not here either
         stream.lifecycle = Lifecycle(stream._announce, "stopped")
         stream._connector = Connector(stream.feed, stream._way, stream.lifecycle)
-        stream._renewal = threading.Lock()
+        stream._renewal = threading.RLock()
 
 
 at_exit(lambda: list(_RUNNING))

@@ -59,21 +59,26 @@ class Topic:
 
 
 class Subscriptions:
-    """The bookkeeping of one stream. Threads: any method, any thread."""
+    """The bookkeeping of one stream. Threads: any method, any thread.
+
+    Attributes:
+        lock: Held while something is looked up or changed, never for long.
+        changes: Rises when the set of routes changes.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._routes: dict[tuple[str, str], Route] = {}
         self._counts: dict[tuple[str, str], int] = {}
         self._topics: dict[str, Topic] = {}
         self._open: dict[str, None] = {}        # names of topics that need something done, in order
         self._waiting: dict[str, None] = {}     # names of topics sent and not answered, in order
-        self.changes = 0                        # rises when the set of routes changes
+        self.changes = 0
         tell_after_fork(self)
 
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`."""
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
 
     # -- the user's side ------------------------------------------------------------------------
 
@@ -83,13 +88,13 @@ class Subscriptions:
 
     def routes(self) -> list[Route]:
         """All that is wanted, in the order it was asked for."""
-        with self._lock:
+        with self.lock:
             return list(self._routes.values())
 
     def want(self, route: Route) -> bool:
         """Count one wish for it; True when it is a new one. A refused topic is tried once more."""
         key = route.symbol, route.channel
-        with self._lock:
+        with self.lock:
             self._counts[key] = self._counts.get(key, 0) + 1
             new = key not in self._routes
             if new:
@@ -106,7 +111,7 @@ class Subscriptions:
     def unwant(self, symbol: str, channel: str) -> Route | None:
         """Take one wish back; the route, when it was the last one and is gone now."""
         key = symbol, channel
-        with self._lock:
+        with self.lock:
             if key not in self._routes:
                 return None
             self._counts[key] -= 1
@@ -126,7 +131,7 @@ class Subscriptions:
 
     def state(self, route: Route) -> tuple[str, str]:
         """``(pending | live | refused, reason)`` of a route: that of its worst topic."""
-        with self._lock:
+        with self.lock:
             topics = [self._topics[name] for name in route.topics if name in self._topics]
         for topic in topics:
             if topic.state == "refused":
@@ -143,7 +148,7 @@ class Subscriptions:
 
     def reset(self) -> None:
         """A new connection knows nothing: all that is wanted is pending again, refused ones excepted."""
-        with self._lock:
+        with self.lock:
             self._open.clear()
             self._waiting.clear()
             for name in list(self._topics):
@@ -160,7 +165,7 @@ class Subscriptions:
         if not self._open:
             return [], []
         leave, enter = [], []
-        with self._lock:
+        with self.lock:
             for name in list(self._open):
                 topic = self._topics[name]
                 if topic.to_leave:
@@ -175,7 +180,7 @@ class Subscriptions:
         """These are about to be asked for; an answer is expected by ``deadline``. Returns those that
         are still wanted."""
         wanted = []
-        with self._lock:
+        with self.lock:
             for name in names:
                 topic = self._topics.get(name)
                 if topic is not None and topic.to_enter:
@@ -187,7 +192,7 @@ class Subscriptions:
 
     def left(self, names: Iterable[str]) -> None:
         """The venue has been told that these are no longer wanted."""
-        with self._lock:
+        with self.lock:
             for name in names:
                 self._open.pop(name, None)
                 self._waiting.pop(name, None)
@@ -203,7 +208,7 @@ class Subscriptions:
 
     def again(self, names: Iterable[str], due: float) -> None:
         """Ask for these anew, not before ``due``."""
-        with self._lock:
+        with self.lock:
             for name in names:
                 self._waiting.pop(name, None)
                 topic = self._topics.get(name)
@@ -213,7 +218,7 @@ class Subscriptions:
 
     def renew(self, names: Iterable[str]) -> None:
         """Have these unsubscribed and subscribed again: the venue starts them from the beginning."""
-        with self._lock:
+        with self.lock:
             for name in names:
                 topic = self._topics.get(name)
                 if topic is not None and topic.on_server:
@@ -223,7 +228,7 @@ class Subscriptions:
     def acked(self, names: Iterable[str]) -> list[str]:
         """The venue confirmed these. Returns those that were not confirmed before."""
         fresh = []
-        with self._lock:
+        with self.lock:
             for name in names:
                 self._waiting.pop(name, None)
                 topic = self._topics.get(name)
@@ -237,7 +242,7 @@ class Subscriptions:
         """The venue refused these. Returns those refused for good; the others are tried again, with
         doubling pauses."""
         final = []
-        with self._lock:
+        with self.lock:
             for name in names:
                 self._waiting.pop(name, None)
                 topic = self._topics.get(name)
@@ -262,7 +267,7 @@ class Subscriptions:
         """Topics whose answer should have come by now."""
         if not self._waiting:
             return []
-        with self._lock:
+        with self.lock:
             return [name for name in self._waiting if self._topics[name].due <= now]
 
     def size(self) -> int:
@@ -271,12 +276,12 @@ class Subscriptions:
 
     def on_server(self) -> int:
         """How many topics the venue has been asked for on this connection."""
-        with self._lock:
+        with self.lock:
             return sum(topic.on_server for topic in self._topics.values())
 
     def next_due(self) -> float | None:
         """The earliest monotonic time at which something has to be sent, or an answer is overdue."""
-        with self._lock:
+        with self.lock:
             times = [0.0 if topic.to_leave else topic.due
                      for topic in map(self._topics.__getitem__, self._open)]
             times += [self._topics[name].due for name in self._waiting]

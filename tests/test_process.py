@@ -160,6 +160,57 @@ assert not [t for t in threading.enumerate() if t is not threading.main_thread()
         assert script.end() == (0, "")
 
 
+IN_THE_MIDDLE = HEAD + """
+import faulthandler, random
+faulthandler.dump_traceback_later(60, exit=True)
+rand, market, stopped, took = random.Random(7), StreamManager(), [], []
+
+def stop(*_):
+    begun = time.monotonic()
+    market.stop()
+    took.append(time.monotonic() - begun)
+    stopped.append(True)
+
+def actions(store, book):
+    return [lambda: book["bids"], lambda: book.depth(20), lambda: book.touch, lambda: store.last_update,
+            lambda: store.wait(store.last_update, 0.002), lambda: store.orderbook("binance", "BTC-USDT"),
+            market.status, lambda: market.subscribe("binance", "ETH-USDT"),
+            lambda: market.unsubscribe("binance", "ETH-USDT")]
+
+def with_lock():
+    with market.store.lock:
+        market.store.last_update
+
+signal.signal(signal.SIGALRM, stop)
+for turn in range(60):
+    stopped.clear()
+    market.start("binance", ["BTC-USDT"], **URLS)
+    market.wait_ready(20)
+    action = rand.choice(actions(market.store, market.store.orderbooks["binance"]["BTC-USDT"]) + [with_lock])
+    signal.setitimer(signal.ITIMER_REAL, rand.uniform(0.001, 0.02))
+    while not stopped:
+        try:
+            action()
+        except ValueError:                  # it has been stopped: nothing to subscribe to
+            pass
+    deadline = time.monotonic() + 1.0
+    while any(t.name.startswith("streams-") for t in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert not [t for t in threading.enumerate() if t is not threading.main_thread()], threading.enumerate()
+assert max(took) < 1.0, took
+ready()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+def test_a_signal_handler_may_stop_them_in_the_middle_of_anything() -> None:
+    """The main thread holds some lock then, which a stream may need in order to end."""
+    with BinanceSim(["BTCUSDT", "ETHUSDT"], rate=2000.0, levels=1000, message_limit=None) as sim:
+        with Script(IN_THE_MIDDLE, sim.url, sim.rest_url) as script:
+            script.wait_ready()
+            assert script.end() == (0, "")
+
+
 ENDS = {
     "busy": LIVE + "ready()",
     "without a reference": LIVE + "del market\nready()",

@@ -7,6 +7,7 @@ sending), and every phase has its own time-out.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -14,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from ..errors import Aborted, ConnectFailed, ConnectionLost
@@ -25,6 +26,7 @@ from .tls import TlsCodec
 __all__ = ["BLOCK", "QUICK", "Line", "peer_name"]
 
 BLOCK = 65536  # bytes of one read; larger blocks measured no faster, and hold data back longer
+_PATIENCE = 0.1  # seconds for which the lock of a line, held for microseconds, is waited for
 LEISURE = 0.001  # seconds for which data gather while nobody waits for them ...
 QUICK = 0.002  # ... if blocks come closer together than that
 _LONGEST_WAIT = 3600.0  # a poll's milliseconds must fit a C int
@@ -156,7 +158,7 @@ class Line:
         """End whatever the owner is doing here. Threads: any; never blocks."""
         self.aborted = True
         self.attention = True
-        with self._lock:
+        with self._hold():
             if self._sock is not None:
                 _shut(self._sock)
             self._poke()
@@ -168,12 +170,23 @@ class Line:
         self.aborted = True
 
     def _poke(self) -> None:
-        with self._lock:
+        with self._hold():
             if self._poker is not None:
                 try:
                     self._poker.send(b"!")
                 except OSError:
                     pass  # full: the owner will wake up anyway
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[None]:
+        """Hold the lock; or go on without it, if somebody keeps it whom a signal handler has interrupted that
+        waits for this thread: what that one does next fails on closed sockets, and that is all."""
+        held = self._lock.acquire(timeout=_PATIENCE)
+        try:
+            yield
+        finally:
+            if held:
+                self._lock.release()
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -340,7 +353,7 @@ class Line:
                 self._sock.send(self._tls.goodbye())
             except OSError:
                 pass
-        with self._lock:
+        with self._hold():
             for sock in (self._sock, self._poked, self._poker):
                 if sock is not None:
                     sock.close()
