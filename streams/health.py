@@ -142,7 +142,9 @@ class Health:
             if route.channel.partition(":")[0] not in sparse:
                 stamp, known = sink.last, before.get(route)
                 self._news[route] = known if known is not None and known[0] == stamp else (stamp, now)
-        silent = [route for route, (_, when) in self._news.items() if now - when > self._stale_after]
+        # What the venue has not confirmed, it need not send.
+        silent = [route for route, (_, when) in self._news.items() if now - when > self._stale_after
+                  and feed.subscriptions.state(route)[0] == "live"]
         reason = f"no data for {self._stale_after:g} s"
         if silent and now - self.last_data > self._stale_after:
             self._session.on_state("stale", reason)
@@ -152,5 +154,5 @@ class Health:
         for route in silent:
             keeper = feed.keepers.get(route)
             rebuilding = keeper is not None and keeper.sends_deltas and keeper.book.status == "syncing"
-            if not rebuilding and feed.subscriptions.state(route)[0] == "live":
+            if not rebuilding:
                 self._refresher.silent(route, now, reason)

@@ -169,6 +169,15 @@ def test_a_cluster_that_the_plan_lacks(serve_polygon: Any, connect_to: Any) -> N
     assert set(states(stream).values()) == {"refused"} and stream.state == "live"
 
 
+def test_what_is_not_served_is_not_missed(serve_polygon: Any, connect_to: Any) -> None:
+    """No trades at night mean nothing; no quotes would, were they not refused."""
+    sim = serve_polygon(denied=["Q"])
+    stream = connect_to(sim, ["AAPL"], ["trades", "quotes"], stale_after=0.3)
+    wait_until(lambda: settled(stream))
+    assert not sim.wait_connections(2, 1.5) and sim.accepted == 1
+    assert stream.state == "live" and states(stream) == {"trades.AAPL": "live", "quotes.AAPL": "refused"}
+
+
 def test_unknown_symbols_are_silent_and_harm_nobody(serve_polygon: Any, connect_to: Any) -> None:
     sim = serve_polygon()
     stream = connect_to(sim, ["AAPL", "NOSUCH"], ["trades"])
