@@ -18,6 +18,7 @@ from .errors import StreamsError, TransportError
 from .feed import Feed
 from .health import Health
 from .refresh import Refresher, RestSource
+from .subscriptions import UNANSWERED
 from .transports.base import Transport
 from .venue import (
     Acked, Alive, Failed, Item, Malformed, Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal,
@@ -31,7 +32,6 @@ log = logging.getLogger("streams.session")
 JITTER = 0.25           # seconds by which messages may be closer together on arrival than when sent
 TICK = 0.25             # longest pause between two looks at what is due, seconds
 SAMPLES = 5             # malformed messages shown in the log, per connection
-UNANSWERED = 3          # times a subscription is sent before the connection counts as broken
 
 
 class Recording(Protocol):
@@ -99,7 +99,7 @@ class Session:
         self._finishing = False         # somebody asked for a polite end
         self._closed = False            # and the transport has been told
         self._health = Health(self, venue, feed, self._refresher, stale_after)
-        self._unanswered = 0
+        self._answered = False          # the venue has said yes or no to a subscription
         self._malformed_shown = 0
         self._next_look = 0.0
         venue.session.apply = self._signals.append
@@ -321,23 +321,24 @@ class Session:
     # -- what is due -------------------------------------------------------------------------------
 
     def _check_answers(self, now: float) -> None:
-        overdue = self.feed.subscriptions.overdue(now)
+        subscriptions = self.feed.subscriptions
+        overdue = set(subscriptions.overdue(now))
         if not overdue:
             return
-        silent = set(overdue)
         # Data is as good as an answer.
         heard = {t for route, sink in self.feed.sinks.items()
                  if sink.last > self._opened_ns for t in route.topics}
-        self._acked(sorted(silent & heard))
-        silent -= heard
-        if not silent:
-            return
-        self._unanswered += 1
-        if self._unanswered >= UNANSWERED:
-            self.end(TransportError(f"subscriptions stay unanswered: {', '.join(sorted(silent)[:3])}"))
-        else:
+        self._acked(sorted(overdue & heard))
+        silent = sorted(overdue - heard)
+        hopeless = subscriptions.again(silent, now)
+        if hopeless and not (self._answered or heard):
+            self.end(TransportError(f"subscriptions stay unanswered: {', '.join(hopeless[:3])}"))
+        elif hopeless:                  # it speaks to us, but has nothing to say about these
+            log.warning("%s: no answer to %s", self.name, ", ".join(hopeless[:3]))
+            reason = f"the venue did not answer {UNANSWERED} requests"
+            subscriptions.refused(hopeless, reason, True, now)
+        elif silent:
             log.warning("%s: no answer to %d subscriptions, asking again", self.name, len(silent))
-            self.feed.subscriptions.again(silent, now)
 
     def _pause(self, now: float) -> float:
         """Seconds until something is due."""
@@ -394,9 +395,9 @@ class Session:
         self._acked(signal.topics)
 
     def _acked(self, topics: Sequence[str]) -> None:
+        self._answered = self._answered or bool(topics)
         fresh = set(self.feed.subscriptions.acked(topics))
         if fresh:
-            self._unanswered = 0
             now = time.monotonic()
             for route in self._known:
                 if route.channel == "book" and fresh.intersection(route.topics):
@@ -406,6 +407,7 @@ class Session:
         """The venue's word for what was asked; what is wanted by now may differ, and is in charge."""
 
     def _on_refused(self, signal: Refused) -> None:
+        self._answered = True
         subscriptions, concerned = self.feed.subscriptions, set(signal.topics)
         routes = [route for route in self._known if not concerned.isdisjoint(route.topics)
                   and subscriptions.state(route)[0] != "refused"]     # once, however many topics it has

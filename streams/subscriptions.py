@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from .forking import tell_after_fork
 from .venue import Route
 
-__all__ = ["Subscriptions", "Topic"]
+__all__ = ["Subscriptions", "Topic", "UNANSWERED"]
 
+UNANSWERED = 3          # times in a row that a topic is asked for, until no answer is one
 RETRY_BASE = 1.0        # seconds before the first retry of a transiently refused topic; doubles
 LONGEST_RETRY = 60.0    # up to that; only a refusal for good ends it
 
@@ -28,10 +29,13 @@ class Topic:
         state: ``pending`` (to be asked for), ``sent`` (asked for), ``live`` or ``refused``.
         reason: Why it was refused, the venue's own words.
         due: Monotonic seconds: pending ones are not sent before, sent ones should be answered by then.
+        attempts: How often it was refused in a row.
+        unanswered: How often it was asked for in a row, on this connection, and not answered.
         renewing: It is to be unsubscribed, and subscribed again.
     """
 
-    __slots__ = ("name", "users", "state", "reason", "due", "attempts", "renewing")
+    __slots__ = ("name", "users", "state", "reason", "due", "attempts", "unanswered",
+                 "renewing")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,6 +44,7 @@ class Topic:
         self.reason = ""
         self.due = 0.0
         self.attempts = 0
+        self.unanswered = 0
         self.renewing = False
 
     @property
@@ -154,6 +159,7 @@ class Subscriptions:
             for name in list(self._topics):
                 topic = self._topics[name]
                 topic.renewing = False
+                topic.unanswered = 0
                 if not topic.users:
                     self._forget(name)
                 elif topic.state != "refused":
@@ -206,8 +212,10 @@ class Subscriptions:
                 else:
                     self._forget(name)
 
-    def again(self, names: Iterable[str], due: float) -> None:
-        """Ask for these anew, not before ``due``."""
+    def again(self, names: Iterable[str], due: float) -> list[str]:
+        """No answer came: ask for these anew, not before ``due``. Returns those that have been asked for so
+        often now that there will be none."""
+        hopeless = []
         with self.lock:
             for name in names:
                 self._waiting.pop(name, None)
@@ -215,6 +223,10 @@ class Subscriptions:
                 if topic is not None and topic.users and topic.state != "refused":
                     topic.state, topic.due = "pending", due
                     self._open[name] = None
+                    topic.unanswered += 1
+                    if topic.unanswered >= UNANSWERED:
+                        hopeless.append(name)
+        return hopeless
 
     def renew(self, names: Iterable[str]) -> None:
         """Have these unsubscribed and subscribed again: the venue starts them from the beginning."""
@@ -234,7 +246,7 @@ class Subscriptions:
                 topic = self._topics.get(name)
                 # A refused one, too: the refusal named nobody, perhaps, and was another's.
                 if topic is not None and topic.state in ("sent", "refused"):
-                    topic.state, topic.attempts, topic.reason = "live", 0, ""
+                    topic.state, topic.attempts, topic.unanswered, topic.reason = "live", 0, 0, ""
                     fresh.append(name)
         return fresh
 
@@ -253,6 +265,7 @@ class Subscriptions:
                     continue
                 topic.reason = reason
                 topic.attempts += 1
+                topic.unanswered = 0
                 if transient:
                     topic.state = "pending"
                     topic.due = now + min(RETRY_BASE * 2.0 ** min(topic.attempts - 1, 10), LONGEST_RETRY)

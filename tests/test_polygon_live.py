@@ -19,9 +19,10 @@ from streams.sim import Fault
 from streams.sim.polygon import PolygonSim
 from streams.sim.tape_events import Bands, Bar, Imbalance, Status, Value
 from streams.stream import Stream
+from streams.subscriptions import UNANSWERED
 
 from .live import POLYGON_KEY, listed, quick, settled, wait_listed, wait_subscribed, wait_wired
-from .tools import exact, wait_until
+from .tools import exact, wait_until, with_limits
 
 Stack = contextlib.ExitStack
 CALL, PUT, OTHER = "O:NVDA261218C00200000", "O:NVDA261218P00180000", "O:AAPL261218C00300000"
@@ -38,8 +39,9 @@ def serve_polygon(stack: Stack) -> Callable[..., PolygonSim]:
 def connect_to(stack: Stack) -> Callable[..., Any]:
     """``connect_to(sim, ["AAPL"], ["trades"], market="stocks", ...)``: a running stream."""
     def make(sim: Any, symbols: Any, channels: Any, **options: Any) -> Stream:
-        stream = Polygon(symbols, channels, **{"url": sim.url, "rest_url": sim.rest_url, "backoff": quick(),
-                                               **POLYGON_KEY, **options})
+        kind = options.pop("kind", Polygon)
+        stream: Stream = kind(symbols, channels, **{
+            "url": sim.url, "rest_url": sim.rest_url, "backoff": quick(), **POLYGON_KEY, **options})
         stack.callback(stream.stop)
         stream.start()
         return stream
@@ -167,6 +169,38 @@ def test_a_cluster_that_the_plan_lacks(serve_polygon: Any, connect_to: Any) -> N
     stream = connect_to(sim, [CALL, PUT], ["trades", "quotes"], market="options")
     wait_until(lambda: settled(stream))
     assert set(states(stream).values()) == {"refused"} and stream.state == "live"
+
+
+@pytest.mark.parametrize("denied", [(), ("T",)])
+def test_a_channel_that_a_cluster_does_not_publish_is_refused(denied: Any, serve_polygon: Any,
+                                                              connect_to: Any) -> None:
+    """The vendor says nothing at all about it. Whatever it says about the others shows that it listens."""
+    sim = serve_polygon(denied=denied)
+    stream = connect_to(sim, ["AAPL", "NVDA"], ["trades", "values"], kind=with_limits(Polygon, ack=0.1))
+    silent = ("values.AAPL", "values.NVDA")
+    wait_until(lambda: all(stream.status()["subscriptions"][name] == {
+        "state": "pending", "reason": f"the venue did not answer {UNANSWERED} requests"} for name in silent))
+
+    def asked() -> int:
+        return sum("V.NVDA" in text for text in sim.connections[0].received)
+    before = asked()
+    wait_until(lambda: asked() > before, what="it is tried again")
+    others = {states(stream)[name] for name in ("trades.AAPL", "trades.NVDA")}
+    assert others == {"refused" if denied else "live"}
+    assert stream.state == "live" and sim.accepted == 1 and stream.status()["errors"] == 0
+
+
+def test_what_was_not_answered_comes_when_it_is(serve_polygon: Any, connect_to: Any) -> None:
+    sim = serve_polygon()
+    stream = connect_to(sim, ["AAPL"], ["trades"], kind=with_limits(Polygon, ack=0.1))
+    wait_subscribed(stream)
+    sim.inject(Fault.NO_ACK)
+    stream.subscribe("NVDA")
+    wait_until(lambda: "did not answer" in stream.status()["subscriptions"]["trades.NVDA"]["reason"])
+    assert states(stream) == {"trades.AAPL": "live", "trades.NVDA": "pending"}
+    sim.clear_faults()
+    wait_subscribed(stream)
+    assert stream.status()["subscriptions"]["trades.NVDA"]["reason"] == "" and sim.accepted == 1
 
 
 def test_what_is_not_served_is_not_missed(serve_polygon: Any, connect_to: Any) -> None:

@@ -14,9 +14,9 @@ from streams.backoff import Backoff
 from streams.errors import NotReady, StaleData
 from streams.events import StatusChange
 from streams.exchanges import Binance, BinanceFutures, Huobi
-from streams.session import UNANSWERED
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
+from streams.subscriptions import UNANSWERED
 from streams.transports.websocket import WebSocketTransport
 
 from .raw_peer import RawPeer

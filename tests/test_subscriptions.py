@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from streams.subscriptions import LONGEST_RETRY, RETRY_BASE, Subscriptions
+from streams.subscriptions import LONGEST_RETRY, RETRY_BASE, UNANSWERED, Subscriptions
 from streams.venue import Route
 
 
@@ -167,6 +167,31 @@ def test_unanswered_ones_are_overdue_and_may_be_asked_for_again() -> None:
     assert subs.overdue(9.9) == [] and subs.overdue(10) == ["A@book"]
     subs.again(["A@book"], 11)
     assert subs.overdue(99) == [] and subs.due(10) == ([], []) and subs.due(11) == ([], ["A@book"])
+
+
+def test_each_is_asked_for_so_often_in_a_row_and_no_more() -> None:
+    subs = Subscriptions()
+    subs.want(route("A"))
+    subs.want(route("B"))
+
+    def in_vain(*names: str) -> list[str]:
+        assert subs.sent(names, 10) == list(names) and set(names) <= set(subs.overdue(10))
+        return subs.again(names, 0)
+    for _ in range(UNANSWERED - 1):
+        assert in_vain("A@book") == []
+    assert in_vain("A@book", "B@book") == ["A@book"], "each has its own count"
+    subs.refused(["A@book"], "silent", True, 0)
+    assert subs.state(route("A")) == ("pending", "silent") and "A@book" not in subs.due(RETRY_BASE / 2)[1]
+    for _ in range(UNANSWERED - 2):
+        assert in_vain("A@book", "B@book") == [], "a refusal starts the count anew"
+    subs.sent(["B@book"], 10)
+    subs.acked(["B@book"])
+    subs.renew(["B@book"])
+    subs.left(["B@book"])
+    assert in_vain("B@book") == [], "and so does an answer"
+    subs.reset()
+    for _ in range(UNANSWERED - 1):
+        assert in_vain("A@book", "B@book") == [], "and a new connection"
 
 
 def test_asking_again_for_what_nobody_wants_any_more_is_left_alone() -> None:
