@@ -45,32 +45,45 @@ class RollingWindow:
     """At most ``limit`` units in ANY window of ``seconds``: no bursts beyond it, unlike a token bucket,
     which lets up to twice the limit through in its first window.
 
+    What is spent at one moment is :meth:`spend`; what reaches the peer nobody knows when, :meth:`hold`
+    until it surely has, and :meth:`release` then.
+
     Threads: one at a time.
     """
 
     def __init__(self, limit: int, seconds: float) -> None:
         self.limit = limit
         self.seconds = seconds
+        self.held = 0               # units under way
         self._spent: deque[tuple[float, int]] = deque()
         self._sum = 0
 
     def wait(self, now: float, units: int = 1) -> float:
-        """Seconds until ``units`` may be spent; 0.0 when they may now. Spends nothing."""
+        """Seconds until ``units`` may be spent, at the earliest; 0.0 when they may now. Spends nothing."""
         self._forget(now)
-        over = self._sum + min(units, self.limit) - self.limit
+        over = self._sum + self.held + min(units, self.limit) - self.limit
         if over <= 0:
             return 0.0
         for when, amount in self._spent:
             over -= amount
             if over <= 0:
                 return max(when + self.seconds - now, 0.001)
-        raise AssertionError("the sum of what was spent is wrong")  # pragma: no cover
+        return self.seconds         # what is held must be released first, and counts for so long after
 
     def spend(self, now: float, units: int = 1) -> None:
         """Note that ``units`` were spent; whether they were allowed is the caller's business."""
         self._forget(now)
         self._spent.append((now, units))
         self._sum += units
+
+    def hold(self, units: int) -> None:
+        """``units`` are under way: they count until so long after their :meth:`release`."""
+        self.held += units
+
+    def release(self, now: float, units: int) -> None:
+        """``units`` that were held have arrived, at ``now`` at the latest."""
+        self.held -= units
+        self.spend(now, units)
 
     def fill(self, now: float) -> None:
         """Note that the peer says the limit is used up."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .backoff import RollingWindow
@@ -79,8 +80,10 @@ class Rest:
         tell_after_fork(self)
 
     def forked(self) -> None:
-        """See :class:`streams.forking.Forked`. Connections are the parent's: two on one would mix."""
+        """See :class:`streams.forking.Forked`. Connections are the parent's: two on one would mix; and no
+        answer to its calls comes here."""
         self._turn = threading.Condition()
+        self._window.release(time.monotonic(), self._window.held)
         self._session = self._fetcher = None
 
     def session(self) -> ExchangeSession:
@@ -91,7 +94,7 @@ class Rest:
             if self._session is None or self._session.aborted:      # its user has closed the last one
                 from .restsession import ExchangeSession
                 self._session = ExchangeSession(
-                    self.base_url, self._headers, lambda: self.wait_turn(1), self.hold_off,
+                    self.base_url, self._headers, lambda: self.turn(1), self.hold_off,
                     proxy=self._proxy, sslopt=self._sslopt)
             return self._session
 
@@ -142,16 +145,16 @@ class Rest:
             TransportError: No answer; or this was closed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self.wait_turn(request.weight, deadline)
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-        result = "failed"
-        try:
-            answer = self._own().fetch(
-                "GET", self.base_url + request.path, params=dict(request.params),
-                headers=self._headers, deadline=left)
-            result = str(answer.status)
-        finally:
-            self._metrics.inc("rest_requests", exchange=self.exchange, result=result)
+        with self.turn(request.weight, deadline):
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+            result = "failed"
+            try:
+                answer = self._own().fetch(
+                    "GET", self.base_url + request.path, params=dict(request.params),
+                    headers=self._headers, deadline=left)
+                result = str(answer.status)
+            finally:
+                self._metrics.inc("rest_requests", exchange=self.exchange, result=result)
         if answer.status == 200:
             return answer.body
         raise self._refused(request, answer)
@@ -172,18 +175,32 @@ class Rest:
             session.close()
         self._pool.close()
 
-    def wait_turn(self, weight: int, deadline: float | None = None) -> None:
-        """Wait until the venue's limit has room for a call of that weight, and take it.
+    @contextmanager
+    def turn(self, weight: int, deadline: float | None = None) -> Iterator[None]:
+        """For the time of one call: wait until the venue's limit has room for that weight, and take it.
+
+        A call may reach the venue at any time until its answer is here, so it counts from its beginning
+        until one window after its end: those sent well apart may arrive close together.
 
         Raises:
-            TransportError: There is none before ``deadline`` (monotonic seconds); or this was closed.
+            TransportError: There is no room before ``deadline`` (monotonic seconds); or this was closed.
         """
+        self._wait_turn(weight, deadline)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._window.release(time.monotonic(), weight)
+
+    def _wait_turn(self, weight: int, deadline: float | None) -> None:
+        """Take part of the limit, when there is room. Nobody need be told when some is released: that
+        makes no room before the time that was waited for anyway."""
         with self._turn:
             while not self._closed:
                 now = time.monotonic()
                 wait = max(self._not_before - now, self._window.wait(now, weight))
                 if wait <= 0:
-                    self._window.spend(now, weight)
+                    self._window.hold(weight)
                     return
                 if deadline is not None and now + wait > deadline:
                     raise TransportError(f"{self.exchange}: the REST limit leaves no room for {wait:.1f} s")

@@ -6,6 +6,7 @@ Imported when first asked for: it needs ``requests``, which takes longer to impo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -40,13 +41,14 @@ class ExchangeSession(AbortableSession):
     Args:
         base_url: Scheme, host, port of the exchange.
         headers: Credentials.
-        turn: Called before each call to the exchange; waits for room in the limit.
+        turn: Called for each call to the exchange: waits for room in the limit, and holds it meanwhile.
         hold_off: Told how many seconds the exchange wants to hear nothing from us.
         options: As for :class:`AbortableSession`.
     """
 
-    def __init__(self, base_url: str, headers: Mapping[str, str], turn: Callable[[], None],
-                 hold_off: Callable[[float], None], **options: Any) -> None:
+    def __init__(self, base_url: str, headers: Mapping[str, str],
+                 turn: Callable[[], AbstractContextManager[None]], hold_off: Callable[[float], None],
+                 **options: Any) -> None:
         super().__init__(**options)
         self._base = base_url
         self._origin = _origin(base_url)
@@ -66,10 +68,9 @@ class ExchangeSession(AbortableSession):
             kwargs["headers"] = {**self._credentials, **(kwargs.get("headers") or {})}
         attempts = ATTEMPTS if method.upper() in _REPEATABLE else 1
         for attempt in range(1, attempts + 1):
-            if ours:
-                self._turn()
             try:
-                response = super().request(method, url, *args, **kwargs)
+                with self._turn() if ours else nullcontext():
+                    response = super().request(method, url, *args, **kwargs)
             except (OSError, TransportError) as error:
                 if attempt == attempts or self.aborted or isinstance(error, ValueError):
                     raise               # a ValueError: no URL that can be asked

@@ -79,6 +79,58 @@ def test_a_used_up_window() -> None:
     assert window.wait(1.6) == 0.0
 
 
+def test_what_is_under_way_counts_until_so_long_after_its_arrival() -> None:
+    window = RollingWindow(4, 1.0)
+    window.hold(3)
+    assert window.wait(0.0) == 0.0
+    window.spend(0.5)
+    assert window.wait(0.6) == pytest.approx(0.9), "the one that was spent"
+    assert window.wait(5.0, 2) == 1.0, "not before so long after an arrival, which is still to come"
+    window.release(5.0, 1)
+    assert window.wait(5.0) == 0.0 and window.wait(5.0, 2) == pytest.approx(1.0)
+    window.release(5.5, 2)
+    assert window.wait(6.0, 2) == 0.0 and window.wait(6.0, 3) == pytest.approx(0.5)
+    assert window.wait(6.5, 4) == 0.0 and window.held == 0
+
+
+def test_more_than_the_limit_under_way() -> None:
+    window = RollingWindow(4, 1.0)
+    window.hold(10)
+    assert window.wait(99.0) == 1.0
+    window.release(99.0, 10)
+    assert window.wait(99.5) == pytest.approx(0.5) and window.wait(100.0) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_window_of_the_peer_ever_holds_more_than_the_limit(seed: int) -> None:
+    """Whenever what was sent arrives, as long as that is before its answer does: the peer's windows count
+    what arrives."""
+    dice = random.Random(seed)
+    limit, seconds = dice.choice(((4, 1.0), (10, 1.0), (1, 0.3)))
+    window = RollingWindow(limit, seconds)
+    now = 0.0
+    under_way: list[tuple[float, float, int]] = []      # (answered, arrives, units)
+    arrived: list[tuple[float, int]] = []
+    for _ in range(1000):
+        units = dice.randrange(1, min(limit, 5) + 1)
+        while wait := window.wait(now, units):
+            assert wait <= seconds + 0.001
+            now += wait
+            under_way.sort()
+            while under_way and under_way[0][0] <= now:
+                answered, arrives, amount = under_way.pop(0)
+                window.release(answered, amount)
+                arrived.append((arrives, amount))
+        window.hold(units)
+        took = dice.choice((0.0, 0.1, 1.0, 4.0)) * seconds * dice.random()
+        under_way.append((now + took, now + took * dice.random(), units))
+        now += dice.choice((0.0, 0.0, 0.1)) * seconds * dice.random()
+    arrived.sort()
+    assert len(arrived) > 900
+    for end, _ in arrived:
+        assert sum(amount for when, amount in arrived if end - seconds < when <= end) <= limit
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_no_window_ever_holds_more_than_the_limit(seed: int) -> None:
     """Whatever the pattern of wishes: in any window of that length there are at most so many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 
 from streams import StreamManager
-from streams.errors import ConfigurationError
+from streams.errors import ConfigurationError, TransportError
 from streams.exchanges import Binance, BinanceFutures, Huobi
 from streams.rest import WORKERS, Rest
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
+from streams.venue import RestRequest
 
 from .tools import wait_live, wait_until, with_limits
 
@@ -118,6 +120,89 @@ def test_snapshots_are_staggered_within_the_weight(serve: Serve, connect: Connec
     assert time.monotonic() - begun > 2.0
     assert len(sim.requests) == 30, "none was refused, so none was asked for twice"
     assert stream.status()["errors"] == 0
+
+
+def test_snapshots_that_arrive_late_are_within_the_weight_too(serve: Serve, connect: Connect,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first requests take nearly a window's length to get there: those that follow must not catch up."""
+    monkeypatch.setattr("streams.sim.binance_rest._MINUTE", 1.0)
+    symbols = names(24)
+    sim = serve(BinanceSim, native(symbols), rate=10.0, levels=5, history=1000, weight_limit=50)
+    spend, slow, never = sim.weights.spend, [0.9] * WORKERS, threading.Event()
+
+    def arrives(weight: int) -> Any:
+        never.wait(slow.pop()) if slow else None
+        return spend(weight)
+    sim.weights.spend = arrives
+    stream = connect(sim, symbols, depth=100, rest_limit=(50, 1.0))      # each weighs 5
+    wait_live(stream, timeout=20)
+    assert not slow
+    assert len(sim.requests) == 24, "none was refused, so none was asked for twice"
+    assert stream.status()["errors"] == 0
+
+
+def test_calls_of_users_count_until_they_are_answered(serve: Serve, stack: contextlib.ExitStack) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=0)
+    asked, answer, spend = threading.Event(), threading.Event(), sim.weights.spend
+
+    def first_is_held(weight: int) -> Any:
+        if not asked.is_set():
+            asked.set()
+            answer.wait(10)
+        return spend(weight)
+    sim.weights.spend = first_is_held
+    rest = Rest("binance", sim.rest_url, (1, 0.05))
+    stack.callback(rest.close)
+    ping = RestRequest("/api/v3/ping")
+    call = threading.Thread(target=rest.session().get, args=(ping.path,))
+    call.start()
+    stack.callback(call.join, 10)
+    stack.callback(answer.set)
+    assert asked.wait(10)
+    with pytest.raises(TransportError, match="the REST limit leaves no room"):      # ten windows long
+        rest.get(ping, timeout=0.5)
+    answer.set()
+    assert rest.get(ping) == b"{}"
+
+
+def test_a_call_that_fails_or_was_the_parents_is_not_under_way_for_ever() -> None:
+    rest = Rest("binance", "http://127.0.0.1:9", (1, 0.05))
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), rest.turn(1):
+            raise ZeroDivisionError
+    rest.turn(1).__enter__()
+    rest.forked()                           # the child gets no answer to what the parent has under way
+    with rest.turn(1):
+        pass
+    rest.close()
+
+
+def test_who_waits_for_calls_under_way_is_let_go_by_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = Rest("binance", "http://127.0.0.1:9", (1, 60.0))
+    said: list[str] = []
+    looks: list[float] = []
+    room = rest._window.wait
+
+    def look(now: float, units: int) -> float:
+        looks.append(room(now, units))
+        return looks[-1]
+    monkeypatch.setattr(rest._window, "wait", look)
+
+    def wait() -> None:
+        try:
+            rest.get(RestRequest("/api/v3/ping"))
+        except TransportError as error:
+            said.append(str(error))
+    with rest.turn(1):
+        waiting = [threading.Thread(target=wait) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        wait_until(lambda: len(looks) == 4)
+        rest.close()
+        for thread in waiting:
+            thread.join(10)
+    assert said == 3 * ["binance: REST is closed"]
+    assert looks == [0.0, 60.0, 60.0, 60.0], "nobody looks again and again"
 
 
 def test_a_mistake_in_a_rest_call_is_not_the_end_of_a_book(serve: Serve, connect: Connect,
