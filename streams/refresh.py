@@ -88,7 +88,8 @@ class Refresher:
             return
         wish = self._wishes[route] = _Wish(now)
         if self._venue.refresh(route) is None:      # subscribing was the asking
-            wish.asked, wish.due = True, now + FRAME_PATIENCE
+            keeper.asked = wish.asked = True
+            wish.due = now + FRAME_PATIENCE
         self._session.wake()
 
     def adopt(self, route: Route, now: float) -> None:
@@ -169,13 +170,29 @@ class Refresher:
         wish.due = now + FRAME_PATIENCE
         if isinstance(how, RestRequest):
             wish.due = math.inf             # the answer moves it, and may have to wait long for its turn
-            self._rest.fetch(how, self._door(route, wish), lambda: self._wishes.get(route) is wish)
-        elif how is not None:
+            self._rest.fetch(how, self._door(route, wish), lambda: self._goes_out(route, wish))
+            return
+        self._mark(route, True)
+        if how is not None:
             self._session.send(how)
         else:
             wish.due = now + min(FRAME_PATIENCE * 2.0 ** min(wish.attempts - 1, 10), LONGEST_PATIENCE)
             self._renewed[route] = now, wish.attempts
             self._feed.subscriptions.renew(route.topics)
+
+    def _mark(self, route: Route, asked: bool) -> None:
+        """Tell the book whether a snapshot is on its way. Threads: any."""
+        keeper = self._feed.keepers.get(route)
+        if keeper is not None:
+            keeper.asked = asked
+
+    def _goes_out(self, route: Route, wish: _Wish) -> bool:
+        """A REST call has come to its turn, perhaps minutes after it was made: whether it is still wanted.
+        Threads: a worker's."""
+        wanted = self._wishes.get(route) is wish
+        if wanted:
+            self._mark(route, True)
+        return wanted
 
     def _door(self, route: Route, wish: _Wish) -> Callable[[str, bytes | None, str, float], None]:
         """Where a REST answer comes in. Threads: a worker's; the rest happens in the network thread."""
@@ -189,6 +206,7 @@ class Refresher:
                 retry_after: float) -> None:
         if self._wishes.get(route) is not wish:
             return                                  # unsubscribed, or asked for anew, meanwhile
+        self._mark(route, False)
         now = time.monotonic()
         if body is None:
             log.warning("%s %s: no snapshot: %s", self._feed.exchange, route.symbol, error)

@@ -5,6 +5,8 @@ A :class:`BookKeeper` writes one :class:`~streams.book.OrderBook`. House rules:
  * Anything else makes it ``syncing``, with the levels of the last right moment still readable, until
    a snapshot and the updates kept since bridge the hole.
  * Everything here happens in the network thread, under the book's lock; nothing blocks.
+ * Updates from long before a snapshot is asked for are in it: they are not kept, for the venue's limit
+   may have hundreds of books wait for minutes until they may ask.
 
 The rules differ in what a delta's ``link`` is and in how a snapshot is bridged:
 
@@ -30,7 +32,8 @@ from .venue import BookBroken, BookDelta, BookSnapshot, Route
 
 __all__ = ["BookKeeper", "Clock", "RULES", "Rule"]
 
-MAX_HELD = 5000     # deltas kept while a snapshot is awaited; older ones are of no use then
+FEW_HELD = 200      # deltas kept until a snapshot is asked for: it may be a little older than the question
+MAX_HELD = 5000     # deltas kept from then on, until it comes
 _NEVER = -1 << 80    # no delta links to this: sends every delta down the slow path
 MAX_REPEATS = 32    # updates in a row that a live book knows already: more, and the numbering began anew
 
@@ -86,11 +89,15 @@ class BookKeeper:
         lost: Called as ``lost(keeper, reason, expected, got, checksum)`` when a new snapshot is needed;
             the numbers are None unless it was a gap in the sequence, ``checksum`` says whether it was
             a checksum that differed.
+
+    Attributes:
+        asked: A snapshot has been asked for, and every update may be needed until it comes. Set by who
+            asks; threads: any.
     """
 
-    __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "_rule", "_step", "_bids", "_asks",
-                 "_bid_levels", "_ask_levels", "_held", "_last", "_resume", "_bridging", "_repeats",
-                 "_changed", "_lost")
+    __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "asked", "_rule", "_step", "_bids",
+                 "_asks", "_bid_levels", "_ask_levels", "_held", "_last", "_resume", "_bridging",
+                 "_repeats", "_changed", "_lost")
 
     def __init__(
         self, book: OrderBook, route: Route, rule: str, clock: Clock,
@@ -102,13 +109,14 @@ class BookKeeper:
         self.clock = clock
         self.expect = _NEVER            # link of the delta that fits; _NEVER unless live
         self.sends_deltas = rule != "snapshots"
+        self.asked = False
         self._rule = RULES[rule]
         self._step = self._rule.step
         self._bids = book.bids
         self._asks = book.asks
         self._bid_levels = book.bids.levels
         self._ask_levels = book.asks.levels
-        self._held: deque[BookDelta] = deque(maxlen=MAX_HELD)
+        self._held: deque[BookDelta] = deque()
         self._last = 0                  # sequence number of the last snapshot
         self._resume = _NEVER           # what ``expect`` was before the book was marked stale
         self._bridging = False          # a snapshot is in, its first delta is not
@@ -167,7 +175,7 @@ class BookKeeper:
         elif self._bridging:
             self._bridge(delta)
         elif status != "live":
-            self._held.append(delta)
+            self._hold(delta)
         elif delta.last <= self.expect - self._step:
             self._repeated(delta)
         elif self._step and delta.link < self.expect:
@@ -178,6 +186,14 @@ class BookKeeper:
             self._held.clear()
             self._held.append(delta)
             self.lose(f"gap: expected {expected}, got {got}", expected, got)
+
+    def _hold(self, delta: BookDelta) -> None:
+        """Keep it for the snapshot that is to come."""
+        held = self._held
+        held.append(delta)
+        bound = MAX_HELD if self.asked else FEW_HELD
+        while len(held) > bound:
+            held.popleft()
 
     def _repeated(self, delta: BookDelta) -> None:
         """An update that is in the book already."""
@@ -216,6 +232,7 @@ class BookKeeper:
     def snapshot(self, snapshot: BookSnapshot) -> None:
         """Take a whole book. One that is older than the updates held is refused, and another asked
         for; otherwise the book is live, with all updates held since applied."""
+        self.asked = False
         if self.book.status == "live" and self._rule.sequenced and snapshot.last <= self.book.last:
             return                              # a second answer, overtaken: the book is further on
         first = next((d for d in self._held if d.last > snapshot.last), None)
@@ -226,7 +243,7 @@ class BookKeeper:
             return
         self._write_whole(snapshot)
         self._last = snapshot.last
-        held, self._held = self._held, deque(maxlen=MAX_HELD)
+        held, self._held = self._held, deque()
         if self._rule.sequenced:
             self._bridging, self.expect = True, _NEVER
         else:
@@ -273,6 +290,7 @@ class BookKeeper:
 
     def connected(self) -> None:
         """A new connection: updates may come, and are held until the snapshot does."""
+        self.asked = False
         self._set("syncing", "connected")
 
     def silent(self, reason: str) -> None:

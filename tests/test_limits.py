@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import streams.sequencing
 from streams import StreamManager
 from streams.errors import ConfigurationError, TransportError
 from streams.exchanges import Binance, BinanceFutures, Huobi
@@ -19,7 +20,7 @@ from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
 from streams.venue import RestRequest
 
-from .tools import wait_live, wait_until, with_limits
+from .tools import exact, live, wait_live, wait_until, with_limits
 
 Serve = Callable[..., Any]
 Connect = Callable[..., Stream]
@@ -139,6 +140,31 @@ def test_snapshots_that_arrive_late_are_within_the_weight_too(serve: Serve, conn
     assert not slow
     assert len(sim.requests) == 24, "none was refused, so none was asked for twice"
     assert stream.status()["errors"] == 0
+
+
+def test_books_that_wait_for_their_snapshot_hold_few_updates(serve: Serve, connect: Connect,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hundreds of symbols the last ones wait for minutes, and what they held would fill the memory."""
+    monkeypatch.setattr(streams.sequencing, "FEW_HELD", 20)
+    symbols = names(16)
+    sim = serve(BinanceSim, native(symbols), rate=50.0, levels=20, history=1000)
+    stream = connect(sim, symbols, depth=100, rest_limit=(5, 0.3))      # each weighs 5
+    wait_until(lambda: len(stream.feed.keepers) == 16)
+    keepers = list(stream.feed.keepers.values())
+    most = 0
+
+    def done() -> bool:
+        nonlocal most
+        most = max(most, sum(len(keeper._held) > 20 for keeper in keepers))
+        return live(stream)
+    wait_until(done, 30)
+    assert 0 < most <= WORKERS + 2, "those that a worker has taken up, or has just finished"
+    assert len(sim.requests) == 16 and stream.status()["errors"] == stream.status()["resyncs"] == 0
+    for symbol in symbols:
+        view = stream.store.orderbook("binance", symbol)
+        truth = sim.market.book(symbol.replace("-", ""), view["sequence"])
+        assert view["status"] == "live"
+        assert (exact(view["bids"]), exact(view["asks"])) == (truth.bids, truth.asks)
 
 
 def test_calls_of_users_count_until_they_are_answered(serve: Serve, stack: contextlib.ExitStack) -> None:

@@ -15,6 +15,7 @@ from streams.refresh import FIRST_PAUSE, FRAME_PATIENCE, LONGEST_PATIENCE, Refre
 from streams.store import Store
 from streams.venue import BookBroken, BookSnapshot, RestRequest, Route
 from streams.venues.binance import BinanceVenue
+from streams.venues.htx import HuobiVenue
 from streams.venues.kraken import KrakenVenue
 
 
@@ -37,7 +38,7 @@ class Talk:
         pass
 
     def answered(self, route: Route, body: bytes) -> None:
-        raise AssertionError("nothing was asked by REST")
+        assert body == b"garbage", "nothing else was asked by REST"
 
     def record_http(self, url: str, body: bytes) -> None:
         pass
@@ -147,3 +148,50 @@ def test_a_snapshot_that_waits_for_its_turn_is_not_asked_for_twice(clock):
     assert wanted()
     refresher.end()
     assert not wanted()
+
+
+def test_a_book_is_told_when_its_snapshot_is_asked_for_and_when_none_comes(clock):
+    """Until then, and after that, it need not keep all updates."""
+    venue, slow = BinanceVenue(), Slow()
+    feed = Feed("binance", "test", venue, Store(), Handlers(), NoMetrics())
+    route = venue.route("BTC-USDT", "book")
+    feed.subscriptions.want(route)
+    feed.reconcile()
+    keeper = feed.keepers[route]
+    refresher = Refresher(feed, venue, slow, Talk())
+    refresher.ask(route, clock.at)
+    refresher.tick(clock.at)
+    (done, wanted), = slow.calls
+    assert not keeper.asked, "it waits for its turn"
+    assert wanted() and keeper.asked
+    for body in (None, b"garbage"):
+        done("", body, "HTTP 500", 0.0)
+        assert not keeper.asked
+        clock.at += 1.0
+        refresher.tick(clock.at)
+        done, wanted = slow.calls[-1]
+        assert wanted() and keeper.asked
+    done("", None, "HTTP 500", 0.0)
+    clock.at += 1.0
+    refresher.tick(clock.at)
+    _, wanted = slow.calls[-1]
+    refresher.forget(route)
+    assert not wanted() and not keeper.asked
+
+
+@pytest.mark.parametrize("venue", [KrakenVenue(), HuobiVenue(book_mode="incremental")])
+def test_what_the_venue_itself_is_asked_for_is_asked_for_at_once(clock, venue):
+    feed = Feed(venue.name, "test", venue, Store(), Handlers(), NoMetrics())
+    route = venue.route("BTC-USD", "book")
+    feed.subscriptions.want(route)
+    feed.reconcile()
+    keeper = feed.keepers[route]
+    refresher = Refresher(feed, venue, NoRest(), Talk())
+    refresher.ask(route, clock.at)
+    refresher.tick(clock.at)
+    assert keeper.asked
+    keeper.connected()
+    refresher.lost(route, "it had come, and is of no use")
+    clock.at += 1.0
+    refresher.tick(clock.at)
+    assert keeper.asked

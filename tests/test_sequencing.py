@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streams.book import OrderBook
-from streams.sequencing import MAX_HELD, MAX_REPEATS, RULES, BookKeeper, Clock
+from streams.sequencing import FEW_HELD, MAX_HELD, MAX_REPEATS, RULES, BookKeeper, Clock
 from streams.venue import BookSnapshot, Route
 
 from .tools import Delta, NaiveBook
@@ -330,10 +330,44 @@ def test_no_number_on_the_wire_opens_a_book_without_a_snapshot(rule: str, number
 
 
 def test_so_many_held_that_the_oldest_are_forgotten() -> None:
-    kept = Kept("dense").take(*[dense(n, n) for n in range(1, MAX_HELD + 101)])
+    kept = Kept("dense")
+    kept.keeper.asked = True
+    kept.take(*[dense(n, n) for n in range(1, MAX_HELD + 101)])
     kept.whole(50)
     assert kept.status == "syncing" and kept.losses == [(None, None)], "its successors are gone"
     assert kept.whole(100).at == ("live", MAX_HELD + 100, {1.0: float(MAX_HELD + 100)})
+
+
+def test_few_are_held_until_a_snapshot_is_asked_for_and_all_from_then_on() -> None:
+    kept = Kept("dense").take(*[dense(n, n) for n in range(1, 1001)])
+    assert len(kept.keeper._held) == FEW_HELD < MAX_HELD
+    kept.keeper.asked = True                        # now; it may be of a moment shortly before that
+    kept.take(*[dense(n, n) for n in range(1001, 1001 + 2 * FEW_HELD)])
+    assert len(kept.keeper._held) == 3 * FEW_HELD
+    assert kept.whole(1000 - FEW_HELD).at == ("live", 1000 + 2 * FEW_HELD, {1.0: 1000.0 + 2 * FEW_HELD})
+    assert not kept.losses and not kept.keeper._held
+
+
+@pytest.mark.parametrize("end", ["taken", "too old", "never came", "connection"])
+def test_few_are_held_again_when_no_snapshot_is_on_its_way_any_more(end: str) -> None:
+    kept = Kept("dense")
+    kept.keeper.asked = True
+    kept.take(*[dense(n, n) for n in range(101, 101 + 2 * FEW_HELD)])
+    if end == "taken":
+        kept.whole(100)
+        kept.keeper.lose("a malformed update")
+    elif end == "too old":
+        kept.whole(50)
+    elif end == "never came":
+        kept.keeper.asked = False                   # says who asked for it
+    else:
+        kept.keeper.disconnected("stale", "gone")
+        kept.keeper.connected()
+    assert kept.status == "syncing"
+    kept.take(*[dense(n, n) for n in range(1001, 1001 + 2 * FEW_HELD)])
+    assert len(kept.keeper._held) == FEW_HELD
+    last = 1000 + 2 * FEW_HELD
+    assert kept.whole(last - 5).at == ("live", last, {1.0: float(last)})
 
 
 # -- anything at all ------------------------------------------------------------------------------------
