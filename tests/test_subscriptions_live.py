@@ -183,6 +183,7 @@ def test_a_refusal_shows_the_venues_reason(place: Place, stack: Stack) -> None:
     assert REASONS[place.kind.venue.name.partition("-")[0]] in (
         stream.status()["subscriptions"][name]["reason"])
     assert states(stream)[f"{place.channel}.{a}"] == "live" and stream.state == "live"
+    wait_until(lambda: not stream.feed.subscriptions._waiting, what="each of its topics has its answer")
     sim.clear_faults()
     if states(stream)[name] == "refused":               # for good: until it is asked for anew
         wait_until(lambda: any(change.status == "refused" for change in changes))
