@@ -1,7 +1,7 @@
 """The benchmark, by one command::
 
-    python -m tests.benchmarks [--quick] [--only SECTION ...] [--json FILE] [--free-threaded PYTHON]
-                               [--readme FILE]
+    python -m tests.benchmarks [--quick] [--repetitions N] [--only SECTION ...] [--json FILE]
+                               [--free-threaded PYTHON] [--readme FILE]
 
 Prints tables and writes JSON. Every contender runs in a process of its own against the same local
 server, in turn, several times; the medians count. ``--readme`` also puts the tables between the lines
@@ -50,6 +50,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages, each thing once")
+    parser.add_argument("--repetitions", type=int, default=5, help="of everything; 5 take most of an hour")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
                         help=f"some of: {', '.join(SECTIONS)}")
     parser.add_argument("--json", type=Path, help="write all figures there")
@@ -60,7 +61,8 @@ def main() -> None:
     if options.earlier:
         results = json.loads(options.earlier.read_text())
     else:
-        plan = Plan(1, 0.1, options.free_threaded) if options.quick else Plan(5, 1.0, options.free_threaded)
+        often, scale = (1, 0.1) if options.quick else (options.repetitions, 1.0)
+        plan = Plan(often, scale, options.free_threaded)
         results = measure(plan, options.only)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
