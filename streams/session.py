@@ -31,6 +31,7 @@ log = logging.getLogger("streams.session")
 
 JITTER = 0.25           # seconds by which messages may be closer together on arrival than when sent
 TICK = 0.25             # longest pause between two looks at what is due, seconds
+ALONE = 250             # reads that nobody was waiting for, after which nobody will wait for the next one
 SAMPLES = 5             # malformed messages shown in the log, per connection
 
 
@@ -92,6 +93,7 @@ class Session:
         self._refresher = Refresher(feed, venue, rest, self)
         self._signals: deque[Signal] = deque()
         self._inbox: deque[Callable[[], None]] = deque()
+        self._alone = 0                 # reads in a row that nobody was waiting for
         self._leisure = False           # what the transport was told
         self._seen = -1                 # version of the wanted routes that the venue knows
         self._known: dict[Route, None] = {}     # routes the venue has been told of
@@ -158,7 +160,8 @@ class Session:
         heard, store = feed.heard, feed.store
         if self.venue.joins and not heard:
             receive, left = self.venue.receive_many, iter((messages,))
-        leisure = not heard and not store.waiters
+        self._alone = 0 if heard or store.waiters else self._alone + 1
+        leisure = self._alone > ALONE
         if leisure is not self._leisure:
             self._leisure = leisure
             self.transport.take_leisure(leisure)

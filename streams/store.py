@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
 from .book import BookView, OrderBook
@@ -166,9 +167,16 @@ class _AllLocks:
                 self._gate.release()
 
     def let_go(self) -> None:
-        """Release all that this thread still holds: Ctrl-C may have struck at the very beginning of
-        ``__exit__``, and whoever stops the streams then must not make them wait for it. Threads: any."""
+        """Release all that this thread still holds of the store: Ctrl-C may have struck at the very
+        beginning of ``__exit__`` or, in CPython 3.14, at the very end of ``__enter__``; whoever stops the
+        streams then must not make them wait for it. Not what a signal handler has interrupted, and what goes
+        on after it. Threads: any."""
         self._release()
+        if _is_interrupted():
+            return
+        for lock in (*(writer.lock for writer in self._store._writers), self._store._stamp_lock):
+            while owns(lock):
+                lock.release()
 
 
 def _give_back(writers: Sequence[Writer]) -> None:
@@ -189,7 +197,6 @@ class Store:
         trades: ``[exchange][symbol]`` -> :class:`History` of :class:`Trade`, oldest first.
         bars: ``[exchange][symbol][interval]`` -> :class:`History` of :class:`Bar`.
         latest: ``[channel][exchange][symbol]`` -> the latest event of every other channel.
-        changed: Held to tell those in :meth:`wait` that something is new.
         lock: Context manager: while it is held nothing in the store changes. Hold it briefly; all
             streams wait meanwhile.
 
@@ -203,9 +210,10 @@ class Store:
         self.trades: Table[str, Table[str, History[Trade]]] = Table()
         self.bars: Table[str, Table[str, Table[str, History[Bar]]]] = Table()
         self.latest: Table[str, Table[str, Table[str, Event]]] = Table()
-        self.waiters = 0        # writers look at this, and do nothing more while it is 0
+        # Whoever waits has a lock of its own here, and waits until it is released. Writers look at this, and
+        # do nothing more while it is empty. No lock guards it, so Ctrl-C can not leave one held.
+        self.waiters: set[threading.Lock] = set()
         self._writers: tuple[Writer, ...] = ()
-        self.changed = threading.Condition()
         self._stamp_lock = threading.RLock()    # a signal handler may ask while the main thread does
         self._sum = 0
         self._last: int | None = None
@@ -249,28 +257,30 @@ class Store:
         if self.lock.mine and timeout != 0:
             raise ConfigurationError("store.wait() while holding store.lock: nothing can change meanwhile")
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self.changed:
-            self.waiters += 1
+        waiter = threading.Lock()
+        waiter.acquire()
         try:
-            # A writer that missed our being here still holds its lock, or has released it: taking all of
-            # them once makes what it wrote visible below. After that, every writer sees us.
-            with self.lock:
-                pass
-            with self.changed:
-                while (stamp := self.last_update) == since:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        return since
-                    self.changed.wait(left)
-                return stamp
+            while True:
+                self.waiters.add(waiter)
+                # A writer that missed our being here still holds its lock, or has released it: taking all
+                # of them once makes what it wrote visible below. After that, every writer sees us.
+                with self.lock:
+                    pass
+                if (stamp := self.last_update) != since:
+                    return stamp
+                left = -1 if deadline is None else deadline - time.monotonic()
+                if deadline is not None and left <= 0:
+                    return since
+                waiter.acquire(timeout=min(left, threading.TIMEOUT_MAX))
         finally:
-            with self.changed:
-                self.waiters -= 1
+            self.waiters.discard(waiter)
 
     def notify(self) -> None:
         """Wake those in :meth:`wait`. Threads: a writer, holding no lock."""
-        with self.changed:
-            self.changed.notify_all()
+        for waiter in self.waiters.copy():
+            self.waiters.discard(waiter)        # it comes again if it has to wait for more
+            with contextlib.suppress(RuntimeError):     # another writer was quicker
+                waiter.release()
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -313,6 +323,14 @@ class Store:
         return writer
 
 
+def _is_interrupted() -> bool:
+    """Whether the calling thread is in the middle of a read, further up its stack."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename not in _READING:
+        frame = frame.f_back
+    return frame is not None
+
+
 def owns(lock: Any) -> bool:
     """Whether the calling thread holds it: a re-entrant lock, or a condition with one."""
     owned: bool = lock._is_owned()      # as threading.Condition asks it
@@ -326,7 +344,6 @@ _frozen: list[Store] = []
 def _freeze() -> None:
     """Before a fork: no writer is in the middle of anything, so the child's copy is whole."""
     for store in list(_STORES):
-        store.changed.acquire()
         store.lock.__enter__()
         store._stamp_lock.acquire()
         _frozen.append(store)
@@ -338,13 +355,15 @@ def _thaw() -> None:
         store = _frozen.pop()
         store._stamp_lock.release()
         store.lock.__exit__(None, None, None)
-        store.changed.release()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_freeze, after_in_parent=_thaw, after_in_child=_thaw)
 
 _NOTHING: Mapping[str, Any] = {}
+
+
+_READING = {method.__code__.co_filename for method in (OrderBook.view, Store.wait)}      # files that read
 
 
 def _check_age(what: str, age: float | None, max_age: float) -> None:

@@ -226,8 +226,7 @@ class Stream(threading.Thread):
     def waits_for_caller(self) -> bool:
         """Whether this thread can not end before the calling one goes on: it is the same, or the caller, a
         signal handler, has interrupted somebody who holds what this thread needs."""
-        locks = (self.feed.writer.lock, self.feed.subscriptions.lock, self.store.changed,
-                 self._connector.control)
+        locks = self.feed.writer.lock, self.feed.subscriptions.lock, self._connector.control
         return threading.current_thread() is self or any(map(owns, locks))
 
     def _close_handlers(self, ended: threading.Event, timeout: float) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -129,7 +131,7 @@ def test_wait_returns_what_it_was_given_when_the_time_runs_out() -> None:
     writer.clock.now = 5
     writer.clock.tick()
     assert store.wait(5, 0.01) == 5
-    assert store.waiters == 0
+    assert not store.waiters
 
 
 def test_no_wake_up_is_lost() -> None:
@@ -157,7 +159,7 @@ def test_no_wake_up_is_lost() -> None:
         seen = stamp
         taken.release()
     thread.join()
-    assert store.waiters == 0
+    assert not store.waiters
 
 
 def test_many_wait_and_all_are_woken() -> None:
@@ -167,7 +169,7 @@ def test_many_wait_and_all_are_woken() -> None:
     threads = [threading.Thread(target=lambda: got.append(store.wait(None, 10))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: store.waiters == 8)
+    wait_until(lambda: len(store.waiters) == 8)
     with writer.lock:
         writer.clock.now = 3
         writer.clock.tick()
@@ -175,7 +177,7 @@ def test_many_wait_and_all_are_woken() -> None:
     for thread in threads:
         thread.join()
     assert got == [3] * 8
-    assert store.waiters == 0
+    assert not store.waiters
 
 
 # -- the lock over everything ---------------------------------------------------------------------------
@@ -258,6 +260,60 @@ def test_ctrl_c_while_waiting_for_the_lock_leaves_nothing_locked(busy: int) -> N
         with store.lock, store.lock:
             assert not any(free(writer.lock) for writer in writers)
         assert all(free(writer.lock) for writer in writers)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+@pytest.mark.parametrize("reading", ["wait", "last_update", "view", "lock"])
+def test_ctrl_c_at_any_moment_of_a_read_stops_nobody_else(reading: str) -> None:
+    """Whatever it was that Ctrl-C struck, it comes out as it is, and after :meth:`let_go`, with which a
+    stop begins, others write, wait and are woken. (Before CPython 3.15 even ``with lock`` may leave the lock
+    held: https://github.com/python/cpython/issues/148874.)"""
+    store = Store()
+    writer = store.writer()
+    book = OrderBook("x", "y", writer.lock)
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            with writer.lock:
+                writer.clock.now += 1
+                book.stamp = writer.clock.tick()
+            if store.waiters:
+                store.notify()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def read() -> None:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 5e-4))
+        seen = None
+        while True:
+            if reading == "wait":
+                seen = store.wait(seen, 1)
+            elif reading == "last_update":
+                store.last_update
+            elif reading == "view":
+                book.view()
+            else:
+                with store.lock:
+                    pass
+
+    with ThreadPoolExecutor(2) as others:
+        others.submit(write)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            for _ in range(100):
+                with pytest.raises(KeyboardInterrupt):
+                    read()
+                store.lock.let_go()
+                seen = store.last_update
+                assert others.submit(store.wait, seen, 20).result(20) != seen
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            ended.set()
+            store.lock.let_go()
+    assert not store.waiters
 
 
 def test_waiting_under_the_lock_is_refused() -> None:
