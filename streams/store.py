@@ -11,23 +11,22 @@ did, so no update is missed, whatever the clocks do.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from .book import BookView, OrderBook
 from .errors import ConfigurationError, NoData, StaleData
 from .events import Bar, Event, Quote, Ticker, Trade
+from .locks import owns, release, under_lock
 from .sequencing import Clock
 
-__all__ = ["History", "Store", "Table", "Writer", "owns"]
+__all__ = ["History", "Store", "Table", "Writer"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -80,22 +79,22 @@ class History(Sequence[V]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @under_lock
     def __iter__(self) -> Iterator[V]:
-        with self.lock:
-            return iter(list(self._items))
+        return iter(list(self._items))
 
+    @under_lock
     def __reversed__(self) -> Iterator[V]:
-        with self.lock:
-            return iter(list(reversed(self._items)))
+        return iter(list(reversed(self._items)))
 
     @overload
     def __getitem__(self, index: int) -> V: ...
     @overload
     def __getitem__(self, index: slice) -> list[V]: ...
 
+    @under_lock
     def __getitem__(self, index: int | slice) -> V | list[V]:
-        with self.lock:
-            return list(self._items)[index] if isinstance(index, slice) else self._items[index]
+        return list(self._items)[index] if isinstance(index, slice) else self._items[index]
 
     def __repr__(self) -> str:
         return f"<History of {len(self)}>"
@@ -125,8 +124,6 @@ class _AllLocks:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._gate = threading.RLock()      # one composite holder at a time, and no new writer meanwhile
-        self._held: tuple[Writer, ...] = ()
-        self._depth = 0
 
     @property
     def mine(self) -> bool:
@@ -134,57 +131,50 @@ class _AllLocks:
         return owns(self._gate)
 
     def __enter__(self) -> None:
-        outermost = not self.mine
         try:
             self._gate.acquire()
-            if outermost:
-                self._held = held = self._store._writers
-                for writer in held:
-                    writer.lock.acquire()
-                if not self.mine:           # a signal handler has let go of it meanwhile
-                    _give_back(held)
-                    return self.__enter__()
-            self._depth += 1
+            for writer in self._store._writers:
+                writer.lock.acquire()
         except BaseException:               # Ctrl-C while waiting for one of them
-            if outermost:
-                self._release()
+            self.__exit__(None, None, None)
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if self._depth > 1:
-            self._depth -= 1
-            self._gate.release()
-        else:
-            self._release()
-
-    def _release(self) -> None:
-        """Give back whatever this thread has of it."""
-        if self.mine:
-            self._depth = 0
-            _give_back(self._held)
-            with contextlib.suppress(RuntimeError):     # a signal handler has let go of it just now
-                self._gate.release()
+        for lock in self._all():
+            release(lock)
 
     def let_go(self) -> None:
         """Release all that this thread still holds of the store: Ctrl-C may have struck at the very
         beginning of ``__exit__`` or, in CPython 3.14, at the very end of ``__enter__``; whoever stops the
-        streams then must not make them wait for it. Not what a signal handler has interrupted, and what goes
-        on after it. Threads: any."""
-        self._release()
-        if _is_interrupted():
-            return
-        for lock in (*(writer.lock for writer in self._store._writers), self._store._stamp_lock):
+        streams then must not make them wait for it. Threads: any."""
+        for lock in (*self._all(), self._store._stamps.lock):
             while owns(lock):
                 lock.release()
 
+    def _all(self) -> Iterator[threading.RLock]:
+        """In the order of their release; there may be some that this thread does not hold."""
+        yield from (writer.lock for writer in reversed(self._store._writers))
+        yield self._gate
 
-def _give_back(writers: Sequence[Writer]) -> None:
-    """Release what of their locks the calling thread has."""
-    for writer in reversed(writers):
-        if owns(writer.lock):
-            with contextlib.suppress(RuntimeError):     # as above
-                writer.lock.release()
+
+class _Stamps:
+    """The sum of the writers' stamps made one, as the head of this file says."""
+
+    def __init__(self, store: Store) -> None:
+        self.lock = threading.RLock()
+        self._store = store
+        self._sum = 0
+        self._last: int | None = None
+
+    @under_lock
+    def __call__(self) -> int | None:
+        stamps = [writer.clock.stamp for writer in self._store._writers]
+        total = sum(stamps)
+        if total != self._sum:
+            self._sum = total
+            self._last = max(max(stamps), (self._last or 0) + 1)
+        return self._last
 
 
 class Store:
@@ -214,9 +204,7 @@ class Store:
         # do nothing more while it is empty. No lock guards it, so Ctrl-C can not leave one held.
         self.waiters: set[threading.Lock] = set()
         self._writers: tuple[Writer, ...] = ()
-        self._stamp_lock = threading.RLock()    # a signal handler may ask while the main thread does
-        self._sum = 0
-        self._last: int | None = None
+        self._stamps = _Stamps(self)
         self.lock = _AllLocks(self)
         _STORES.add(self)
 
@@ -230,13 +218,7 @@ class Store:
     def last_update(self) -> int | None:
         """Stamp of the newest update: ns since the epoch, higher after every applied update, so
         that ``!=`` never misses one. None before the first."""
-        with self._stamp_lock:
-            stamps = [writer.clock.stamp for writer in self._writers]
-            total = sum(stamps)
-            if total != self._sum:
-                self._sum = total
-                self._last = max(max(stamps), (self._last or 0) + 1)
-            return self._last
+        return self._stamps()
 
     def wait(self, since: int | None = None, timeout: float | None = None) -> int | None:
         """Wait until ``last_update`` differs from ``since``.
@@ -279,8 +261,7 @@ class Store:
         """Wake those in :meth:`wait`. Threads: a writer, holding no lock."""
         for waiter in self.waiters.copy():
             self.waiters.discard(waiter)        # it comes again if it has to wait for more
-            with contextlib.suppress(RuntimeError):     # another writer was quicker
-                waiter.release()
+            release(waiter)                     # or another writer was quicker
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -323,20 +304,6 @@ class Store:
         return writer
 
 
-def _is_interrupted() -> bool:
-    """Whether the calling thread is in the middle of a read, further up its stack."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename not in _READING:
-        frame = frame.f_back
-    return frame is not None
-
-
-def owns(lock: Any) -> bool:
-    """Whether the calling thread holds it: a re-entrant lock, or a condition with one."""
-    owned: bool = lock._is_owned()      # as threading.Condition asks it
-    return owned
-
-
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 _frozen: list[Store] = []
 
@@ -345,7 +312,7 @@ def _freeze() -> None:
     """Before a fork: no writer is in the middle of anything, so the child's copy is whole."""
     for store in list(_STORES):
         store.lock.__enter__()
-        store._stamp_lock.acquire()
+        store._stamps.lock.acquire()
         _frozen.append(store)
 
 
@@ -353,7 +320,7 @@ def _thaw() -> None:
     """After it, in parent and child: this thread holds these locks in both."""
     while _frozen:
         store = _frozen.pop()
-        store._stamp_lock.release()
+        store._stamps.lock.release()
         store.lock.__exit__(None, None, None)
 
 
@@ -361,9 +328,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_freeze, after_in_parent=_thaw, after_in_child=_thaw)
 
 _NOTHING: Mapping[str, Any] = {}
-
-
-_READING = {method.__code__.co_filename for method in (OrderBook.view, Store.wait)}      # files that read
 
 
 def _check_age(what: str, age: float | None, max_age: float) -> None:

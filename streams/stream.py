@@ -25,6 +25,7 @@ from .errors import ConfigurationError
 from .feed import Feed
 from .handlers import Handlers
 from .lifecycle import Lifecycle, at_exit
+from .locks import owns
 from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
 from .rest import Rest
@@ -33,7 +34,7 @@ from .settings import (
     check_encrypted, check_known, check_options, check_timeout, check_way, complete_keys, names,
     rest_address, stream_address,
 )
-from .store import Store, owns
+from .store import Store
 from .venue import Route, Venue
 
 if TYPE_CHECKING:
@@ -193,7 +194,8 @@ class Stream(threading.Thread):
 
         Idempotent, any thread, any state; returns within a second. From one of the stream's own
         ``inline`` handlers it can not wait for itself: the thread ends when the handler returns. Nor can a
-        signal handler that has struck in the middle of a read or a call: the thread ends after that.
+        signal handler that has struck in the middle of a change of what is subscribed: the thread ends after
+        that.
 
         Args:
             timeout: Seconds to wait for the thread at most.
@@ -226,7 +228,7 @@ class Stream(threading.Thread):
     def waits_for_caller(self) -> bool:
         """Whether this thread can not end before the calling one goes on: it is the same, or the caller, a
         signal handler, has interrupted somebody who holds what this thread needs."""
-        locks = self.feed.writer.lock, self.feed.subscriptions.lock, self._connector.control
+        locks = self.feed.subscriptions.lock, self._connector.control
         return threading.current_thread() is self or any(map(owns, locks))
 
     def _close_handlers(self, ended: threading.Event, timeout: float) -> None:

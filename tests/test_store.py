@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -262,58 +264,100 @@ def test_ctrl_c_while_waiting_for_the_lock_leaves_nothing_locked(busy: int) -> N
         assert all(free(writer.lock) for writer in writers)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
-@pytest.mark.parametrize("reading", ["wait", "last_update", "view", "lock"])
-def test_ctrl_c_at_any_moment_of_a_read_stops_nobody_else(reading: str) -> None:
-    """Whatever it was that Ctrl-C struck, it comes out as it is, and after :meth:`let_go`, with which a
-    stop begins, others write, wait and are woken. (Before CPython 3.15 even ``with lock`` may leave the lock
-    held: https://github.com/python/cpython/issues/148874.)"""
-    store = Store()
-    writer = store.writer()
-    book = OrderBook("x", "y", writer.lock)
-    ended = threading.Event()
+@contextlib.contextmanager
+def struck(handler: Callable[..., Any]) -> Iterator[Callable[[], None]]:
+    """What sets a timer, for a moment that nobody knows, and calls ``handler`` there."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield lambda: signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 5e-4))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
-    def write() -> None:
-        while not ended.is_set():
-            with writer.lock:
-                writer.clock.now += 1
-                book.stamp = writer.clock.tick()
-            if store.waiters:
-                store.notify()
 
+class Busy:
+    """A store that is written to all the time, and ways to read it; a context manager."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self._writer = self.store.writer()
+        self._book = OrderBook("x", "y", self._writer.lock)
+        self._trades: History[int] = History(self._writer.lock, 10)
+        self._others = ThreadPoolExecutor(2)
+        self._ended = threading.Event()
+
+    def _write(self) -> None:
+        while not self._ended.wait(1e-5):           # leaving the lock to others, too
+            with self._writer.lock:
+                self._writer.clock.now += 1
+                self._book.stamp = self._writer.clock.tick()
+                self._trades.append(self._book.stamp)
+            if self.store.waiters:
+                self.store.notify()
+
+    def read(self, how: str) -> None:
+        if how == "wait":
+            self.store.wait(self.store.last_update, 1)
+        elif how == "lock":
+            with self.store.lock:
+                pass
+        elif how == "trades":
+            self._trades[-1:]
+        elif how == "view":
+            self._book.view()
+        else:
+            self._book.touch, self._book.depth(5), self.store.last_update
+
+    def goes_on(self) -> bool:
+        """Whether others write, and are woken."""
+        seen = self.store.last_update
+        return self._others.submit(self.store.wait, seen, 20).result(30) != seen
+
+    def __enter__(self) -> Busy:
+        self._others.submit(self._write)
+        wait_until(lambda: self.store.last_update)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.store.lock.let_go()
+        self._others.shutdown()
+
+
+READS = ["wait", "lock", "trades", "view", "best and depth and stamp"]
+timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+
+
+@timers
+@pytest.mark.parametrize("how", READS)
+def test_ctrl_c_at_any_moment_of_a_read_stops_nobody_else(how: str) -> None:
+    """It comes out as what it is, and others write, wait and are woken as before; where ``store.lock`` was
+    taken, after the :meth:`let_go` that a stop begins with."""
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    def read() -> None:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 5e-4))
-        seen = None
-        while True:
-            if reading == "wait":
-                seen = store.wait(seen, 1)
-            elif reading == "last_update":
-                store.last_update
-            elif reading == "view":
-                book.view()
-            else:
-                with store.lock:
-                    pass
+    with Busy() as busy, struck(interrupt) as strike:
+        for _ in range(50):
+            with pytest.raises(KeyboardInterrupt):
+                strike()
+                while True:
+                    busy.read(how)
+            if how in ("wait", "lock"):
+                busy.store.lock.let_go()
+            assert busy.goes_on()
+        assert not busy.store.waiters
 
-    with ThreadPoolExecutor(2) as others:
-        others.submit(write)
-        before = signal.signal(signal.SIGALRM, interrupt)
-        try:
-            for _ in range(100):
-                with pytest.raises(KeyboardInterrupt):
-                    read()
-                store.lock.let_go()
-                seen = store.last_update
-                assert others.submit(store.wait, seen, 20).result(20) != seen
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-            ended.set()
-            store.lock.let_go()
-    assert not store.waiters
+
+@timers
+@pytest.mark.parametrize("how", READS)
+def test_a_signal_handler_that_stops_the_streams_does_not_disturb_a_read(how: str) -> None:
+    called = []
+    with Busy() as busy, struck(lambda *_: called.append(busy.store.lock.let_go())) as strike:
+        for count in range(1, 51):
+            strike()
+            while len(called) < count:
+                busy.read(how)
+        assert busy.goes_on()
 
 
 def test_waiting_under_the_lock_is_refused() -> None:
