@@ -237,14 +237,14 @@ def test_no_read_is_ever_torn() -> None:
         return ([(base + k + 1, float(n)) for k in range(levels)],
                 [(base + levels + 1 + k, float(n)) for k in range(levels)])
 
-    keeper.snapshot(BookSnapshot(0, *at(0)))
+    keeper.snapshot(BookSnapshot(1, *at(1)))        # sizes of 0 would leave an empty book
     book = keeper.book
     wrong: list[str] = []
     written = 0
 
     def write() -> None:
         nonlocal written
-        n = 0
+        n = 1
         while not stop.is_set():
             old, new = at(n), at(n + 1)
             n += 1
