@@ -145,3 +145,11 @@ def settled(publisher: Publisher, remote: RemoteStore) -> None:
         # twice that: much at once makes two batches.)
         wait_until(lambda: publisher.status()["batches"] >= before + 2 and there(), PATIENCE,
                    what=f"{publisher.status()} {remote.status()}")
+
+
+def quiet(publisher: Publisher) -> None:
+    """Wait until there is nothing more to send than heartbeats."""
+    items = None
+    while items != publisher.status()["items"]:
+        items, before = publisher.status()["items"], publisher.status()["batches"]
+        wait_until(lambda: publisher.status()["batches"] >= before + 3, PATIENCE)

@@ -56,18 +56,24 @@ class Wire:
 
     def until(self, end: bytes) -> bytes:
         while end not in self._rest:
-            data = self.sock.recv(65536)
-            assert data, f"the client closed after {self._rest!r}"
-            self._rest += data
+            self._more()
         cut = self._rest.index(end) + len(end)
         data, self._rest = self._rest[:cut], self._rest[cut:]
         return data
 
     def exactly(self, size: int) -> bytes:
         while len(self._rest) < size:
-            self._rest += self.sock.recv(65536)
+            self._more()
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
+
+    def _more(self) -> None:
+        try:
+            data = self.sock.recv(65536)
+        except BlockingIOError:     # CPython's TLS, while another thread sends: their errors get mixed up
+            return
+        assert data, f"the client closed after {self._rest!r}"
+        self._rest += data
 
     def answer(self, body: bytes = b"", status: str = "200 OK", **headers: str) -> None:
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]

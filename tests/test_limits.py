@@ -102,7 +102,8 @@ def test_silent_feeds_are_subscribed_anew_within_the_limit(serve: Serve, connect
         connect(sim, symbols, ["quotes"], kind=with_limits(Binance, batch=4), stale_after=0.5)
 
         def words(verb: str) -> int:
-            return sum(f'"{verb}"' in str(message) for conn in sim.connections for message in conn.received)
+            return sum(f'"{verb}"' in str(message)
+                       for conn in sim.connections for message in conn.received.copy())
         wait_until(lambda: words("UNSUBSCRIBE") >= 6, 20)
     finally:
         done.set()

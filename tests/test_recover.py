@@ -173,7 +173,7 @@ def test_ack_and_silence_of_one_symbol(kind: Any, options: Any, serve: Serve, co
     stream.subscribe("ETH-USDT")
 
     def said() -> list[str]:
-        words = [str(message).lower() for message in conn.received if "ethusdt" in str(message)]
+        words = [str(message).lower() for message in conn.received.copy() if "ethusdt" in str(message)]
         return ["unsub" if "unsub" in word else "sub" for word in words if "req" not in word]
 
     wait_until(lambda: said() == ["sub", "unsub", "sub"], 5)
@@ -207,7 +207,7 @@ def test_subscriptions_that_stay_unanswered(kind: Any, options: Any, serve: Serv
     wait_until(lambda: sim.connections)
     first = newest(sim)
     wait_until(lambda: sim.accepted == 2, 5)
-    asked = [str(message) for message in first.received if "sub" in str(message).lower()]
+    asked = [str(message) for message in first.received.copy() if "sub" in str(message).lower()]
     assert len(asked) == UNANSWERED
     assert "stay unanswered" in str(stream.status()["last_error"])
     wait_live(stream)
