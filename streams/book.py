@@ -214,17 +214,19 @@ class OrderBook(_Reading):
         memo = self._memo
         if memo.stamp == self.stamp and memo.view is not None and memo.view["status"] == self.status:
             return memo.view
-        return self._view()
+        # Sorting takes five times as long as copying, and the stream need not wait for it.
+        memo, bids, asks, rest = self._copy()
+        memo.view = view = BookView(
+            self.exchange, self.symbol, self.bids.order(bids)[:self._depth],
+            self.asks.order(asks)[:self._depth], **rest)
+        return view
 
     @under_lock
-    def _view(self) -> BookView:
-        memo = self._current()
-        bids, asks = self.bids.sorted(), self.asks.sorted()
-        memo.view = view = BookView(
-            self.exchange, self.symbol, bids[:self._depth], asks[:self._depth],
-            last_update=self.stamp, timestamp=self._timestamp(), status=self.status,
-            sequence=self._sequence())
-        return view
+    def _copy(self) -> tuple[_Memo, list[Level], list[Level], dict[str, Any]]:
+        """All there is at this moment, the levels as they come."""
+        rest = {"last_update": self.stamp, "timestamp": self._timestamp(), "status": self.status,
+                "sequence": self._sequence()}
+        return self._current(), list(self.bids.levels.items()), list(self.asks.levels.items()), rest
 
     @property
     def touch(self) -> tuple[Level | None, Level | None]:

@@ -128,4 +128,8 @@ class Side:
 
     def sorted(self) -> tuple[Level, ...]:
         """Every level, best first."""
-        return tuple(sorted([level for level in self.levels.items() if level[1]], reverse=self._bids))
+        return self.order(self.levels.items())
+
+    def order(self, entries: Iterable[Level]) -> tuple[Level, ...]:
+        """The levels among entries of :attr:`levels`, or of a copy, best first. Needs no lock."""
+        return tuple(sorted([level for level in entries if level[1]], reverse=self._bids))

@@ -26,8 +26,7 @@ def under_lock(read: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
     """Make a method hold ``self.lock`` while it runs.
 
     ``with self.lock`` does it, too, but CPython 3.14 may leave that lock held when Ctrl-C comes just as it
-    has been taken (https://github.com/python/cpython/issues/148874). A signal handler that stops the streams
-    lets go of what its thread holds, the read included that it interrupts; that one then just goes on.
+    has been taken (https://github.com/python/cpython/issues/148874).
     """
     @functools.wraps(read)
     def locked(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,7 +37,7 @@ def under_lock(read: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
         finally:
             try:                        # here and now: even the call of a function may be struck
                 lock.release()
-            except RuntimeError:        # let go of already; or Ctrl-C while waiting for it
+            except RuntimeError:        # Ctrl-C while waiting for it
                 pass
     return locked
 

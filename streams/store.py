@@ -12,12 +12,13 @@ did, so no update is missed, whatever the clocks do.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
 from .book import BookView, OrderBook
@@ -141,21 +142,32 @@ class _AllLocks:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        for lock in self._all():
-            release(lock)
+        # There may be some that this thread does not hold: made, or let go of, since.
+        for writer in reversed(self._store._writers):
+            try:                            # the shorter all of them are held, the better
+                writer.lock.release()
+            except RuntimeError:
+                pass
+        release(self._gate)
 
     def let_go(self) -> None:
         """Release all that this thread still holds of the store: Ctrl-C may have struck at the very
         beginning of ``__exit__`` or, in CPython 3.14, at the very end of ``__enter__``; whoever stops the
-        streams then must not make them wait for it. Threads: any."""
-        for lock in (*self._all(), self._store._stamps.lock):
+        streams then must not make them wait for it. But a read that a signal handler has interrupted goes on
+        after it, and keeps its lock. Threads: any."""
+        if _reads():
+            return
+        for lock in (*(writer.lock for writer in self._store._writers), self._gate, self._store._stamps.lock):
             while owns(lock):
                 lock.release()
 
-    def _all(self) -> Iterator[threading.RLock]:
-        """In the order of their release; there may be some that this thread does not hold."""
-        yield from (writer.lock for writer in reversed(self._store._writers))
-        yield self._gate
+
+def _reads() -> bool:
+    """Whether the calling thread is in the middle of a read, further up its stack."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename not in _READING:
+        frame = frame.f_back
+    return frame is not None
 
 
 class _Stamps:
@@ -304,6 +316,7 @@ class Store:
         return writer
 
 
+_READING = {read.__code__.co_filename for read in (OrderBook.view, Store.wait)}     # files where that is
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 _frozen: list[Store] = []
 

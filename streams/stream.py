@@ -194,8 +194,7 @@ class Stream(threading.Thread):
 
         Idempotent, any thread, any state; returns within a second. From one of the stream's own
         ``inline`` handlers it can not wait for itself: the thread ends when the handler returns. Nor can a
-        signal handler that has struck in the middle of a change of what is subscribed: the thread ends after
-        that.
+        signal handler that has struck in the middle of a read or a call: the thread ends after that.
 
         Args:
             timeout: Seconds to wait for the thread at most.
@@ -228,7 +227,7 @@ class Stream(threading.Thread):
     def waits_for_caller(self) -> bool:
         """Whether this thread can not end before the calling one goes on: it is the same, or the caller, a
         signal handler, has interrupted somebody who holds what this thread needs."""
-        locks = self.feed.subscriptions.lock, self._connector.control
+        locks = self.feed.writer.lock, self.feed.subscriptions.lock, self._connector.control
         return threading.current_thread() is self or any(map(owns, locks))
 
     def _close_handlers(self, ended: threading.Event, timeout: float) -> None:

@@ -355,6 +355,7 @@ def test_ctrl_c_at_any_moment_of_a_read_stops_nobody_else(how: str) -> None:
 @timers
 @pytest.mark.parametrize("how", READS)
 def test_a_signal_handler_that_stops_the_streams_does_not_disturb_a_read(how: str) -> None:
+    """What is read is right, whether its lock can be let go of or not; and none stays held."""
     called = []
     with Busy() as busy, struck(lambda *_: called.append(busy.store.lock.let_go())) as strike:
         for count in range(1, 51):
