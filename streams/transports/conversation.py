@@ -143,7 +143,7 @@ class Conversation:
     def _read(self, reader: BlockReader) -> NoReturn:
         """The loop; it ends by what is raised."""
         line, feed, monotonic = self._line, reader.feed, time.monotonic
-        receive, wait = line.receive, line.wait
+        receive, receive_much, wait = line.receive, line.receive_much, line.wait
         early = self._carrier.leave()
         if early:
             feed(early)
@@ -164,7 +164,7 @@ class Conversation:
                 last = now
                 wait(max(0.0, self._due - now))
             try:
-                block = receive()
+                block = receive_much() if more else receive()
             except BlockingIOError:
                 more = False
                 continue

@@ -129,7 +129,7 @@ class TcpTransport(Transport):
     def _read(self) -> None:
         """Until our own ``close()``; every other end is an exception."""
         line, cut, monotonic = self._line, self._framing.cut, time.monotonic
-        receive, wait = line.receive, line.wait
+        receive, receive_much, wait = line.receive, line.receive_much, line.wait
         more, last = False, 0.0
         while True:
             now = monotonic()
@@ -145,7 +145,7 @@ class TcpTransport(Transport):
                 last = now
                 wait(self._due - now)
             try:
-                block = receive()
+                block = receive_much() if more else receive()
             except BlockingIOError:
                 more = False
                 continue
