@@ -124,7 +124,7 @@ class Transport:
 
     def take_leisure(self, leisure: bool) -> None:
         """Say whether nobody waits for each single message. Then messages that come in quick succession may
-        gather for a millisecond before they are read: each waking up costs more than most messages.
+        gather for two milliseconds before they are read: each waking up costs more than most messages.
 
         Threads: as ``send``.
         """

@@ -28,8 +28,8 @@ __all__ = ["BLOCK", "QUICK", "Line", "peer_name"]
 BLOCK = 65536  # bytes of one read; a larger one costs 15 us more, for the memory
 MUCH = 131072  # bytes of one read while more is there: without the GIL two streams gain a tenth
 _PATIENCE = 0.1  # seconds for which the lock of a line, held for microseconds, is waited for
-LEISURE = 0.001  # seconds for which data gather while nobody waits for them ...
-QUICK = 0.002  # ... if blocks come closer together than that
+LEISURE = 0.002  # seconds for which data gather while nobody waits for them ...
+QUICK = 0.004  # ... if blocks come closer together than that
 _LONGEST_WAIT = 3600.0  # a poll's milliseconds must fit a C int
 # 10035 is WSAEWOULDBLOCK.
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR, 10035}
