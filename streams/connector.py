@@ -61,7 +61,7 @@ class Way:
     playback: Playback | None
 
 
-class Bell:
+class Doorbell:
     """Wakes a thread that waits for it. Unlike a ``threading.Event``, a signal handler may ring it that has
     interrupted somebody who rang it."""
 
@@ -111,7 +111,7 @@ class Connector:
         self._transport: Transport | None = None
         self._previous: Venue | None = None
         self._connects = RollingWindow(*feed.facts.limits.connects)
-        self._bell = Bell()                     # the thread should look again at what is wanted of it
+        self._bell = Doorbell()                     # the thread should look again at what is wanted of it
         self._ending = False
         self._pausing = False
         self._running = False
