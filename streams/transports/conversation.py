@@ -16,7 +16,7 @@ from ..errors import Aborted, ConnectionLost, TransportError
 from .base import Receiver, Target
 from .blocks import BINARY, CLOSE, PING, PONG, TEXT, BlockReader, PeerClosed, ProtocolError
 from .carrier import Carrier
-from .sockets import BLOCK, QUICK, Line
+from .sockets import BLOCK, Line
 
 __all__ = ["Conversation", "Library"]
 
@@ -24,7 +24,6 @@ log = logging.getLogger("streams.transports")
 
 _CLOSE_GRACE = 0.5  # seconds for the peer's part of a polite close
 _FAIL_GRACE = 0.2  # seconds in which our reason for hanging up may reach the peer
-_FULL = 16384  # a block this long means that more is there: read on before polling
 
 
 class Library(Protocol):
@@ -143,12 +142,11 @@ class Conversation:
     def _read(self, reader: BlockReader) -> NoReturn:
         """The loop; it ends by what is raised."""
         line, feed, monotonic = self._line, reader.feed, time.monotonic
-        receive, receive_much, wait = line.receive, line.receive_much, line.wait
+        read = line.read
         early = self._carrier.leave()
         if early:
             feed(early)
-        self._due = last = 0.0
-        more = False
+        self._due = 0.0
         while True:
             now = monotonic()
             if now >= self._due or line.attention:
@@ -156,22 +154,11 @@ class Conversation:
                 if line.attention:
                     continue
                 now = monotonic()
-            if not more:
-                if line.leisure and now - last < QUICK:
-                    line.gather()
-                    if line.attention:
-                        continue
-                last = now
-                wait(max(0.0, self._due - now))
-            try:
-                block = receive_much() if more else receive()
-            except BlockingIOError:
-                more = False
-                continue
-            if not block:
+            block = read(now, self._due)
+            if block:
+                feed(block)
+            elif block is not None:
                 raise self._eof()
-            more = len(block) >= _FULL
-            feed(block)
 
     def _look_around(self) -> None:
         """The end, if somebody wants it; else what is due."""
@@ -241,14 +228,11 @@ class Conversation:
                 if line.attention:
                     continue
                 now = time.monotonic()
-            try:
-                block = line.receive()
-            except BlockingIOError:
-                line.wait(max(0.0, self._due - now))
-                continue
-            if not block:
+            block = line.read(now, self._due)
+            if block:
+                return block
+            if block is not None:
                 raise self._eof()
-            return block
 
     # -- the receiver ----------------------------------------------------------------------------
 

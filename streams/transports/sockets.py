@@ -11,26 +11,32 @@ import contextlib
 import errno
 import functools
 import os
-import select
 import socket
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import Aborted, ConnectFailed, ConnectionLost
 from . import names
 from .proxies import Proxy, pass_through
 from .tls import TlsCodec
+from .waiting import Waiter, best_waiter
 
-__all__ = ["BLOCK", "QUICK", "Line", "peer_name"]
+__all__ = ["BLOCK", "Line", "peer_name"]
 
 BLOCK = 65536  # bytes of one read; a larger one costs 15 us more, for the memory
 MUCH = 131072  # bytes of one read while more is there: without the GIL two streams gain a tenth
 _PATIENCE = 0.1  # seconds for which the lock of a line, held for microseconds, is waited for
 LEISURE = 0.002  # seconds for which data gather while nobody waits for them ...
 QUICK = 0.004  # ... if blocks come closer together than that
-_LONGEST_WAIT = 3600.0  # a poll's milliseconds must fit a C int
+SOON = 0.01  # seconds for which one blocking read waits, if the last one waited no longer than that
+_FULL = 16384  # a block this long means that more is there: read on before waiting
+# Where the kernel lets one read of a blocking socket be immediate, and another wait for so long: to wait by
+# reading is 4 us quicker than to poll first, and nobody who pokes has to wait longer than SOON.
+_AT_ONCE = socket.MSG_DONTWAIT if sys.platform == "linux" else 0
 # 10035 is WSAEWOULDBLOCK.
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR, 10035}
 
@@ -50,68 +56,6 @@ _SOCKET_OPTIONS = [
 ]
 
 
-class Waiter(Protocol):
-    """Waits until a socket is ready or the wake-up pair is poked."""
-
-    def wait(self, seconds: float) -> bool:
-        """True when the socket is ready; False after the time, or after a poke."""
-
-
-class PollWaiter:
-    """By ``select.poll``: registered once, no limit on descriptors.
-
-    Args:
-        sock: What to wait for; None: only for a poke.
-        poked: The reading end of the wake-up pair; emptied when it is poked.
-        writing: Wait until the socket takes data instead of until it gives some.
-    """
-
-    def __init__(self, sock: socket.socket | None, poked: socket.socket, writing: bool = False) -> None:
-        self._poked = poked
-        self._poked_fd = poked.fileno()
-        poller = select.poll()
-        poller.register(poked, select.POLLIN)
-        if sock is not None:
-            poller.register(sock, select.POLLOUT if writing else select.POLLIN)
-        self._poll = poller.poll
-
-    def wait(self, seconds: float) -> bool:
-        ready = False
-        for fd, _ in self._poll(min(seconds, _LONGEST_WAIT) * 1000.0):
-            if fd == self._poked_fd:
-                _empty(self._poked)
-            else:
-                ready = True
-        return ready
-
-
-class SelectWaiter:
-    """By ``select.select``, where there is no ``poll`` (Windows)."""
-
-    def __init__(self, sock: socket.socket | None, poked: socket.socket, writing: bool = False) -> None:
-        self._poked = poked
-        self._sock = sock
-        self._read = [poked] if sock is None or writing else [poked, sock]
-        self._write = [sock] if sock is not None and writing else []
-
-    def wait(self, seconds: float) -> bool:
-        # Windows reports a refused connection as an exceptional state, not as writable.
-        read, write, failed = select.select(self._read, self._write, self._write, min(seconds, _LONGEST_WAIT))
-        if self._poked in read:
-            _empty(self._poked)
-        return bool(write or failed or (self._sock is not None and self._sock in read))
-
-
-def _empty(poked: socket.socket) -> None:
-    try:
-        poked.recv(4096)
-    except OSError:
-        pass
-
-
-_waiter: Callable[..., Waiter] = PollWaiter if hasattr(select, "poll") else SelectWaiter
-
-
 def peer_name(host: str, port: int) -> str:
     """``host:port`` as people write it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -124,16 +68,17 @@ class Line:
         attention: Somebody wants the owner to look around (``wake()``, ``abort()``); the owner
             clears it before it looks.
         aborted: ``abort()`` was called; never cleared.
-        leisure: Nobody waits for each single message: the owner may ``gather()``.
+        leisure: Nobody waits for each single message: ``read()`` may let
+            data gather for LEISURE first.
         receive: Next block of bytes without waiting: ``b""`` at the end of the stream.
             Raises ``BlockingIOError`` when there is nothing yet, ``OSError`` when the connection broke.
-        receive_much: The same with a larger block, for when more is known to be there.
         wait: ``wait(seconds)`` until there is something to receive, or a poke, or the time is over.
     """
 
     receive: Callable[[], bytes]
-    receive_much: Callable[[], bytes]
     wait: Callable[[float], object]
+    _receive_much: Callable[[], bytes]  # a larger block, for when more is known to be there
+    _receive_soon: Callable[[], bytes]  # the same as receive, waiting for SOON
     _pause: Callable[[float], object]
 
     def __init__(self) -> None:
@@ -146,6 +91,9 @@ class Line:
         self._poker: socket.socket | None = None
         self._poked: socket.socket | None = None
         self._tls: TlsCodec | None = None
+        self._patient = False   # a read may wait
+        self._more = False      # the last block was so long that there must be more
+        self._since = -1.0      # when the last wait for a block began
         self._early = b""       # what came in one piece with the end of the TLS handshake
         self._writing: Waiter | None = None
         self._peer = ""
@@ -226,7 +174,7 @@ class Line:
         lookup = names.join(host, port, poke)
         assert self._poked is not None
         try:
-            waiter = _waiter(None, self._poked)
+            waiter = best_waiter(None, self._poked)
             deadline = time.monotonic() + timeout
             while not lookup.done:
                 left = deadline - time.monotonic()
@@ -264,7 +212,7 @@ class Line:
             self._check()
             code = sock.connect_ex(address)
             if code in _IN_PROGRESS:
-                self._await(_waiter(sock, self._poked, True), time.monotonic() + timeout)
+                self._await(best_waiter(sock, self._poked, True), time.monotonic() + timeout)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 raise OSError(code, os.strerror(code))
@@ -274,10 +222,12 @@ class Line:
                 sock.close()
             raise
         self._writing = None
-        self.receive = functools.partial(sock.recv, BLOCK)
-        self.receive_much = _receiving(sock)
-        self.wait = _waiter(sock, self._poked).wait
-        self._pause = _waiter(None, self._poked).wait
+        self._patient = _be_patient(sock)
+        self.receive = functools.partial(sock.recv, BLOCK, _AT_ONCE)
+        self._receive_soon = functools.partial(sock.recv, BLOCK)
+        self._receive_much = _receiving(sock)
+        self.wait = best_waiter(sock, self._poked).wait
+        self._pause = best_waiter(None, self._poked).wait
 
     def start_tls(self, codec: TlsCodec, timeout: float) -> None:
         """Have the rest of the conversation encrypted, the handshake within ``timeout`` seconds.
@@ -302,16 +252,41 @@ class Line:
             raise ConnectFailed(f"TLS with {self._peer}: {error.strerror or error}") from None
         self._tls = codec
         self._early = codec.decrypt(b"")
-        self.receive = self.receive_much = self._receive_tls
+        self.receive = self._receive_much = functools.partial(self._receive_tls, _AT_ONCE)
+        self._receive_soon = functools.partial(self._receive_tls, 0)
         wait = self.wait
         # A session that ended with data before it: the end is known, no socket will tell it again.
         self.wait = lambda seconds: codec.ended or bool(self._early) or wait(seconds)
 
     # -- talking ---------------------------------------------------------------------------------
 
-    def gather(self) -> None:
-        """Let data come together for a moment; a poke ends it, and is used up, so look at ``attention``."""
-        self._pause(LEISURE)
+    def read(self, now: float, due: float) -> bytes | None:
+        """The next block, waited for from ``now`` until ``due`` (of ``time.monotonic()``) at the longest:
+        ``b""`` at the end; None when none has come, because of the time, a poke, or nothing at all.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        if self._more:
+            receive = self._receive_much
+        else:
+            waited, self._since = now - self._since, now
+            if self.leisure and waited < QUICK:
+                self._pause(LEISURE)            # a poke ends it, and is used up
+                if self.attention:
+                    return None
+            if self._patient and waited < SOON < due - now:
+                receive = self._receive_soon
+            else:
+                self.wait(max(0.0, due - now))
+                receive = self.receive
+        try:
+            block = receive()
+        except BlockingIOError:
+            self._more = False
+            return None
+        self._more = len(block) >= _FULL
+        return block
 
     def receive_by(self, deadline: float) -> bytes:
         """Next block, waited for until ``deadline`` (of ``time.monotonic()``); ``b""`` at the end.
@@ -354,7 +329,7 @@ class Line:
         """Give everything back. Threads: the owner; harmless twice."""
         if self._tls is not None and self._sock is not None and not self.aborted:
             try:
-                self._sock.send(self._tls.goodbye())
+                self._sock.send(self._tls.goodbye(), _AT_ONCE)
             except OSError:
                 pass
         with self._hold():
@@ -362,13 +337,11 @@ class Line:
                 if sock is not None:
                     sock.close()
             self._sock = self._poked = self._poker = None
-        self.__dict__.pop("receive", None)
-        self.__dict__.pop("receive_much", None)
-        self.__dict__.pop("wait", None)
-        self.__dict__.pop("_pause", None)
+        for name in ("receive", "_receive_much", "_receive_soon", "wait", "_pause"):
+            self.__dict__.pop(name, None)       # they hold the sockets
         self._writing = None
 
-    def _receive_tls(self) -> bytes:
+    def _receive_tls(self, flags: int) -> bytes:
         codec, sock = self._tls, self._sock
         assert codec is not None and sock is not None
         if self._early:
@@ -376,7 +349,7 @@ class Line:
             return early
         if codec.ended:
             return b""
-        data = sock.recv(BLOCK)
+        data = sock.recv(BLOCK, flags)
         if not data:
             return b""
         plain = codec.decrypt(data)
@@ -394,11 +367,11 @@ class Line:
         view = memoryview(data)
         while view:
             try:
-                view = view[sock.send(view):]
+                view = view[sock.send(view, _AT_ONCE):]
             except BlockingIOError:
                 if self._writing is None:
                     assert self._poked is not None
-                    self._writing = _waiter(sock, self._poked, True)
+                    self._writing = best_waiter(sock, self._poked, True)
                 self._await(self._writing, deadline)
 
     def _await(self, waiter: Waiter, deadline: float) -> None:
@@ -420,7 +393,7 @@ class Line:
         while True:
             self._check()
             try:
-                data = self._sock.recv(most, flags)
+                data = self._sock.recv(most, flags | _AT_ONCE)
             except BlockingIOError:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -434,13 +407,26 @@ class Line:
 
 
 def _receiving(sock: socket.socket) -> Callable[[], bytes]:
-    """``Line.receive_much`` of a plain socket. A buffer of its own: to make one of that size takes 15 us."""
+    """``Line._receive_much`` of a plain socket. A buffer of its own: to make one of that size takes 15 us."""
     buffer = memoryview(bytearray(MUCH))
     receive = sock.recv_into
 
     def much() -> bytes:
-        return buffer[:receive(buffer)].tobytes()
+        return buffer[:receive(buffer, MUCH, _AT_ONCE)].tobytes()
     return much
+
+
+def _be_patient(sock: socket.socket) -> bool:
+    """Have a read without ``_AT_ONCE`` wait for SOON, where that can be had."""
+    if not _AT_ONCE:
+        return False
+    try:
+        limit = struct.pack("@ll", *divmod(int(SOON * 1e6), 1_000_000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    except OSError:
+        return False
+    sock.setblocking(True)
+    return True
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -17,7 +17,7 @@ from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost,
 from .base import Closed, Receiver, Target, Transport
 from .framing import FramingError, framing_from
 from .proxies import parse_proxy
-from .sockets import QUICK, Line, peer_name
+from .sockets import Line, peer_name
 from .tls import TlsCodec, check_sslopt, tls_context
 
 __all__ = ["TcpTransport"]
@@ -25,7 +25,6 @@ __all__ = ["TcpTransport"]
 log = logging.getLogger("streams.transports")
 
 _CLOSE_GRACE = 0.5  # seconds for the peer's part of a polite close
-_FULL = 16384  # a block this long means that more is there: no poll before the next read
 
 
 class _ReceiverFailed(Exception):
@@ -129,30 +128,18 @@ class TcpTransport(Transport):
     def _read(self) -> None:
         """Until our own ``close()``; every other end is an exception."""
         line, cut, monotonic = self._line, self._framing.cut, time.monotonic
-        receive, receive_much, wait = line.receive, line.receive_much, line.wait
-        more, last = False, 0.0
         while True:
             now = monotonic()
             if now >= self._due or line.attention:
                 if self._look_around():
                     return
                 continue
-            if not more:
-                if line.leisure and now - last < QUICK:
-                    line.gather()
-                    if line.attention:
-                        continue
-                last = now
-                wait(self._due - now)
-            try:
-                block = receive_much() if more else receive()
-            except BlockingIOError:
-                more = False
+            block = line.read(now, self._due)
+            if block is None:
                 continue
             if not block:
                 inside = " in the middle of a message" if self._framing.inside else ""
                 raise ConnectionLost(f"{self._name} ended the connection{inside}")
-            more = len(block) >= _FULL
             try:
                 messages = cut(block)
             except FramingError as broken:

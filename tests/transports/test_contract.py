@@ -12,8 +12,7 @@ import time
 import pytest
 
 from streams.errors import Aborted, ConnectFailed, ConnectionLost, TransportError
-from streams.transports import conversation as conversations
-from streams.transports import sockets, tcp
+from streams.transports import sockets
 
 from ..raw_peer import PATIENCE, RawPeer
 from .contract import HARNESSES, Speech, flooding
@@ -201,8 +200,7 @@ def test_wake_has_tick_called_soon(harness, peer):
 def test_at_leisure_it_still_acts_when_poked(harness, peer, monkeypatch):
     """As if a moment of leisure were half a minute, and every block came close upon another."""
     monkeypatch.setattr(sockets, "LEISURE", 30.0)
-    monkeypatch.setattr(conversations, "QUICK", float("inf"))
-    monkeypatch.setattr(tcp, "QUICK", float("inf"))
+    monkeypatch.setattr(sockets, "QUICK", float("inf"))
     with conversation(harness, peer) as (speech, other):
         speech.call(lambda: speech.transport.take_leisure(True))
         other.deliver(b"one")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import email.utils
+import errno
 import gc
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 
@@ -18,6 +20,7 @@ from streams.transports import websocket as module
 from streams.transports.base import Target
 from streams.transports.proxies import Proxy, parse_proxy
 from streams.transports.sockets import Line
+from streams.transports.waiting import SelectWaiter
 from streams.transports.websocket import WebSocketTransport
 
 from ..raw_peer import PATIENCE, RawPeer, beside
@@ -165,9 +168,94 @@ def test_the_socket_is_prepared(peer):
     sock = line._sock
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert sock.gettimeout() == 0
+    with pytest.raises(BlockingIOError):
+        line.receive()
     line.close()
     line.close()
+
+
+# -- waiting by reading, while data come in quick succession ---------------------------------------
+
+
+class Quick:
+    """A line on which something has come a moment ago; says when it waits by reading."""
+
+    def __init__(self, peer):
+        self.line = Line()
+        self.line.open("127.0.0.1", peer.port, 5.0)
+        self.wire = peer.accept().sock
+        self.entered = threading.Event()
+        for byte in (b"a", b"b"):
+            self.wire.sendall(byte)
+            now = time.monotonic()
+            while (block := self.line.read(now, now + 60.0)) is None:
+                now = time.monotonic()
+            assert block == byte
+        receive = self.line._receive_soon
+
+        def entering():
+            self.entered.set()
+            return receive()
+        self.line._receive_soon = entering
+
+    def read(self):
+        now = time.monotonic()
+        self.line._since = now
+        return self.line.read(now, now + 60.0)
+
+
+@pytest.fixture
+def quick(peer):
+    quick = Quick(peer)
+    yield quick
+    quick.line.close()
+
+
+def test_a_patient_read_is_over_soon(quick):
+    began = time.monotonic()
+    assert quick.read() is None                     # and not in a minute, when something would be due
+    assert time.monotonic() - began < AT_ONCE
+    assert quick.entered.is_set() == (sys.platform == "linux")
+    quick.wire.sendall(b"c")
+    now = time.monotonic()
+    assert quick.line.read(now, now + 60.0) == b"c"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it polls first elsewhere")
+def test_data_end_a_patient_read(monkeypatch, peer):
+    monkeypatch.setattr(sockets, "SOON", 30.0)
+    quick = Quick(peer)
+    reading = beside(quick.read)
+    assert quick.entered.wait(PATIENCE)
+    quick.wire.sendall(b"c")
+    assert reading.result(AT_ONCE) == b"c"
+    quick.line.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it polls first elsewhere")
+def test_abort_ends_a_patient_read(monkeypatch, peer):
+    monkeypatch.setattr(sockets, "SOON", 30.0)
+    quick = Quick(peer)
+    reading = beside(quick.read)
+    assert quick.entered.wait(PATIENCE)
+    quick.line.abort()
+    assert not reading.result(AT_ONCE)
+    quick.line.close()
+
+
+def test_where_reads_can_not_wait_it_polls(monkeypatch):
+    def refuse(self, level, name, value):
+        if name == socket.SO_RCVTIMEO:
+            raise OSError(errno.ENOPROTOOPT, "refused by the test")
+        return set_option(self, level, name, value)
+    set_option = socket.socket.setsockopt
+    monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+    with WebSocketPeer() as peer, Talk(peer.url) as client:
+        wire = peer.meet()
+        for number in range(3):
+            wire.send(frame(TEXT, b"%d" % number))
+            client.listener.wait("message")
+        assert client.call(lambda: client.transport._line._sock.gettimeout()) == 0.0
 
 
 # -- the upgrade ---------------------------------------------------------------------------------
@@ -600,7 +688,7 @@ def test_a_wake_while_connecting_neither_ends_nor_delays_it(peer):
 
 
 def test_without_poll(monkeypatch):
-    monkeypatch.setattr(sockets, "_waiter", sockets.SelectWaiter)
+    monkeypatch.setattr(sockets, "best_waiter", SelectWaiter)
     with WebSocketPeer() as peer, Talk(peer.url) as client:
         wire = peer.meet()
         wire.send(frame(TEXT, b"x"))
