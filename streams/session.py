@@ -93,6 +93,9 @@ class Session:
         self._refresher = Refresher(feed, venue, rest, self)
         self._signals: deque[Signal] = deque()
         self._inbox: deque[Callable[[], None]] = deque()
+        # What every message needs, at hand: after a wait each look-up is a miss of the processor's caches.
+        self._hot = feed, feed.writer.clock, feed.writer.lock, feed.noted
+        self._joins = venue.joins
         self._alone = 0                 # reads in a row that nobody was waiting for
         self._leisure = False           # what the transport was told
         self._seen = -1                 # version of the wanted routes that the venue knows
@@ -149,22 +152,14 @@ class Session:
 
     def received(self, messages: Sequence[bytes]) -> None:
         """See Receiver. The hot path: everything per message is in the inner loop."""
-        feed = self.feed
-        writer = feed.writer
-        writer.clock.now = now = time.time_ns()
+        feed, clock, lock, noted = self._hot
+        clock.now = now = time.time_ns()
         if self._recorder is not None:
             self._recorder.received(self.name, messages, now)
-        lock, noted = writer.lock, feed.noted
         receive: Callable[[Any, int], Iterable[Item]] = self.venue.receive
         left: Iterator[Any] = iter(messages)
-        heard, store = feed.heard, feed.store
-        if self.venue.joins and not heard:
+        if self._joins and not feed.heard:
             receive, left = self.venue.receive_many, iter((messages,))
-        self._alone = 0 if heard or store.waiters else self._alone + 1
-        leisure = self._alone > ALONE
-        if leisure is not self._leisure:
-            self._leisure = leisure
-            self.transport.take_leisure(leisure)
         signals = len(self._signals)
         lock.acquire()
         try:
@@ -193,8 +188,15 @@ class Session:
         health.last_life = time.monotonic()
         if len(messages) > len(self._signals) - signals:        # not only pings and answers
             feed.last_data = health.last_data = health.last_life
-        if store.waiters:
-            store.notify()
+        if feed.store.waiters:
+            self._alone = 0
+            feed.store.notify()
+        else:
+            self._alone = 0 if feed.heard else self._alone + 1
+        leisure = self._alone > ALONE
+        if leisure is not self._leisure:
+            self._leisure = leisure
+            self.transport.take_leisure(leisure)
         if self._signals or feed.deferred:
             self._after()
 
