@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .events import Level, Number
@@ -19,7 +19,10 @@ from .locks import under_lock
 __all__ = ["BookView", "OrderBook"]
 
 FIELDS = ("bids", "asks", "last_update", "timestamp", "status", "sequence")
-WATCHED = 64    # updates for which the best prices are followed after a read; sorting anew is cheaper then
+AGAIN = 8       # updates within which another read shows that somebody follows the book ...
+WATCHED = 16    # ... and for which the best prices are followed then; beyond, looking anew is cheaper
+Levels = dict[Number, Number]
+Tops = tuple[tuple[Level, ...], tuple[Level, ...]]
 
 
 class _Reading(Mapping[str, Any]):
@@ -104,7 +107,7 @@ class BookView(_Reading):
         stamp = self._rest["last_update"]
         return None if stamp is None else (time.time_ns() - stamp) / 1e9  # type: ignore[operator]
 
-    def depth(self, count: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+    def depth(self, count: int) -> Tops:
         """``(bids, asks)``: the best ``count`` levels of each side, best first."""
         return self._bids[:count], self._asks[:count]
 
@@ -116,7 +119,7 @@ class _Memo:
 
     def __init__(self, stamp: int | None) -> None:
         self.stamp = stamp
-        self.depths: dict[int, tuple[tuple[Level, ...], tuple[Level, ...]]] = {}
+        self.depths: dict[int, Tops] = {}
         self.view: BookView | None = None
 
 
@@ -161,7 +164,9 @@ class OrderBook(_Reading):
         self.lock = lock
         self.last = 0                               # of the last update applied: its number ...
         self.time = 0                               # ... and its time, both as the venue counts them
-        self.watched = 0                            # so many more updates, the windows are kept right
+        # For so many more updates the windows are kept right. Below 0: somebody has read, and is not followed
+        # yet; they are made when it happens again within so many.
+        self.watched = 0
         self._best: tuple[int | None, tuple[Level | None, Level | None]] = None, (None, None)
         self._memo = _Memo(None)
         self._time_unit = time_unit
@@ -190,7 +195,7 @@ class OrderBook(_Reading):
     # a plain dict of the same six keys holds. Identity is what a live book is hashed by.
     __hash__ = object.__hash__
 
-    def depth(self, count: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+    def depth(self, count: int) -> Tops:
         """``(bids, asks)`` of one moment: the best ``count`` levels a side, best first. Threads: any."""
         memo = self._memo
         if memo.stamp == self.stamp:
@@ -201,13 +206,19 @@ class OrderBook(_Reading):
             raise ValueError(f"depth({count}): the number of levels can not be negative")
         return self._top(count)
 
-    @under_lock
-    def _top(self, count: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
+    def _top(self, count: int) -> Tops:
         most = count if self._depth is None else min(count, self._depth)
-        memo = self._current()
-        self._watch(most)
-        both = memo.depths[count] = self.bids.top(most), self.asks.top(most)
+        memo, both, copies = self._top_or_copies(most)
+        if copies is not None:
+            both = self.bids.top_of(copies[0], most), self.asks.top_of(copies[1], most)
+        memo.depths[count] = both
         return both
+
+    @under_lock
+    def _top_or_copies(self, count: int) -> tuple[_Memo, Tops, tuple[Levels, Levels] | None]:
+        if self._followed(count):
+            return self._current(), (self.bids.top(count), self.asks.top(count)), None
+        return self._current(), ((), ()), (self.bids.levels.copy(), self.asks.levels.copy())
 
     def view(self) -> BookView:
         """The whole book at this moment, immutable. Threads: any."""
@@ -233,15 +244,21 @@ class OrderBook(_Reading):
         known = self._best
         if known[0] != self.stamp:
             lock = self.lock                        # as under_lock does, a quarter of a microsecond faster
+            copies = None
             try:
                 lock.acquire()
-                self._watch(1)
-                known = self._best = self.stamp, (self.bids.best(), self.asks.best())
+                stamp = self.stamp
+                if self._followed(1):
+                    known = self._best = stamp, (self.bids.best(), self.asks.best())
+                else:
+                    copies = self.bids.levels.copy(), self.asks.levels.copy()
             finally:
                 try:
                     lock.release()
                 except RuntimeError:
                     pass
+            if copies is not None:
+                known = self._best = stamp, (self.bids.best_of(copies[0]), self.asks.best_of(copies[1]))
         return known[1]
 
     def _current(self) -> _Memo:
@@ -251,12 +268,28 @@ class OrderBook(_Reading):
             memo = self._memo = _Memo(self.stamp)
         return memo
 
-    def _watch(self, count: int) -> None:
-        """Somebody reads ``count`` levels: see to it that the windows are right. Caller holds the lock."""
-        if not self.watched:
+    def _followed(self, count: int) -> bool:
+        """Somebody reads ``count`` levels: whether the windows are right, which they are if reads come close
+        upon each other. Caller holds the lock."""
+        if self.watched <= 0:
+            if self.watched in (0, -AGAIN):         # long ago, or at this very moment
+                self.watched = -AGAIN
+                return False
             self.bids.rebuild(count)
             self.asks.rebuild(count)
         self.watched = WATCHED
+        return True
+
+    def follow(self, bids: Sequence[Level], asks: Sequence[Level]) -> None:
+        """Write changes while somebody reads (``watched``). Threads: the writer, holding the lock."""
+        if self.watched > 0:
+            self.watched -= 1
+            self.bids.write(bids)
+            self.asks.write(asks)
+        else:
+            self.watched += 1
+            self.bids.levels.update(bids)
+            self.asks.levels.update(asks)
 
     def _timestamp(self) -> int | None:
         return self.time * self._time_unit if self.time else None

@@ -11,7 +11,8 @@ and following them at the next read 0.4 us more; a ``max`` at each read 0.3 us m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 
 from .events import Level, Number
 
@@ -130,6 +131,19 @@ class Side:
         """Every level, best first."""
         return self.order(self.levels.items())
 
+    # What follows needs no lock: it is asked about copies, removed levels included.
+
     def order(self, entries: Iterable[Level]) -> tuple[Level, ...]:
-        """The levels among entries of :attr:`levels`, or of a copy, best first. Needs no lock."""
+        """Every level, best first."""
         return tuple(sorted([level for level in entries if level[1]], reverse=self._bids))
+
+    def top_of(self, levels: Mapping[Number, Number], count: int) -> tuple[Level, ...]:
+        """The best ``count`` levels, best first."""
+        prices = sorted(compress(levels, levels.values()), reverse=self._bids)[:count]
+        return tuple([(price, levels[price]) for price in prices])
+
+    def best_of(self, levels: Mapping[Number, Number]) -> Level | None:
+        """The best level, None when there is none."""
+        prices = compress(levels, levels.values())
+        price = max(prices, default=None) if self._bids else min(prices, default=None)
+        return None if price is None else (price, levels[price])

@@ -58,9 +58,7 @@ class Mirror:
         book = self.book
         bids, asks = book.bids, book.asks
         if book.watched:
-            book.watched -= 1
-            bids.write(change.bids)
-            asks.write(change.asks)
+            book.follow(change.bids, change.asks)
         else:
             bids.levels.update(change.bids)
             asks.levels.update(change.asks)

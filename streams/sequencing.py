@@ -142,9 +142,7 @@ class BookKeeper:
         book = self.book
         bids, asks = self._bid_levels, self._ask_levels
         if book.watched:
-            book.watched -= 1
-            self._bids.write(delta.bids)
-            self._asks.write(delta.asks)
+            book.follow(delta.bids, delta.asks)
         else:
             bids.update(delta.bids)
             asks.update(delta.asks)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from streams.book import BookView, OrderBook
+from streams.book import AGAIN, WATCHED, BookView, OrderBook
 from streams.levels import Side
 from streams.sequencing import BookKeeper, Clock
 from streams.venue import BookSnapshot, Route
@@ -200,6 +200,32 @@ def test_random_updates(number: Any, seed: int) -> None:
                 check(keeper.book, naive, dice)
     for _ in range(20):
         check(keeper.book, naive, dice)
+
+
+@pytest.mark.parametrize("read", [lambda book: book.touch, lambda book: book.depth(3)])
+def test_who_reads_now_and_then_costs_the_stream_nothing(read: Any) -> None:
+    """The best prices are followed for those who come back within a few updates, and not for long."""
+    keeper = loaded([(float(n), 1.0) for n in range(1, 50)], [(float(n), 1.0) for n in range(50, 90)])
+    book = keeper.book
+    for _ in range(3):
+        read(book)
+        read(book)                                  # of the same moment
+        for _ in range(AGAIN):
+            assert book.watched < 0
+            step(keeper, [(49.0, 2.0)])
+        assert book.watched == 0
+    read(book)
+    step(keeper, [(49.0, 3.0)])
+    read(book)
+    for _ in range(WATCHED):
+        assert book.watched > 0
+        step(keeper, [(49.0, 4.0)])
+        read(book)
+    for _ in range(WATCHED):
+        assert book.watched > 0
+        step(keeper, [(49.0, 5.0)])
+    assert book.watched == 0
+    assert book.best_bid == (49.0, 5.0)
 
 
 def test_removed_levels_do_not_pile_up() -> None:
