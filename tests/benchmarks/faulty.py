@@ -101,7 +101,7 @@ class Faulty:
         return json.dumps({"faults": self.count, "ends": ends}).encode()
 
     def _converse(self, connection: socket.socket, stream: BinaryIO) -> None:
-        for message in incoming(stream):
+        for _, message in incoming(stream):
             if b"SUBSCRIBE" in message:
                 request = json.loads(message)
                 connection.sendall(frame(b'{"result":null,"id":%d}' % request["id"]))

@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SCALE = 100         # ticks of a price unit
+PING, PONG = 9, 10
 END = "endusdt"     # who subscribes it gets one message of it at the end
 
 # Where a real feed's updates fall (Binance spot ETHUSDT, depth@100ms): the deciles of the rank, counted
@@ -104,6 +105,19 @@ def symbol_names(symbols: int) -> list[str]:
     return [f"s{i}usdt" for i in range(symbols)] if symbols > 1 else ["btcusdt"]
 
 
+class Connection:
+    """A WebSocket that several threads write to, whole frames each."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+
+    def send(self, frames: bytes) -> None:
+        """All of them, before anybody else's."""
+        with self._lock:
+            self._sock.sendall(frames)
+
+
 class Server:
     """Prepared messages, and a socket to send them from.
 
@@ -127,40 +141,45 @@ class Server:
         # All frames of a symbol in one piece: the less this process has to do, the better.
         self._blobs = {name: b"".join([frame(named(update, name)) for update in self.updates])
                        for name in (self.names if not rate else ())}
-        self._waiting: dict[socket.socket, list[str]] = {}     # what each connection has subscribed
+        self._waiting: dict[Connection, list[str]] = {}     # what each connection has subscribed
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def serve(self) -> None:
         """Until killed."""
         while True:
-            connection, _ = self.listener.accept()
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+            sock, _ = self.listener.accept()
+            threading.Thread(target=self._talk, args=(sock,), daemon=True).start()
 
-    def _talk(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream = connection.makefile("rb")
+    def _talk(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = sock.makefile("rb")
+        connection = Connection(sock)
         try:
-            while upgrade(connection, stream, self._answer):
+            while upgrade(sock, stream, self._answer):
                 pass
             self._converse(connection, stream)
         except (OSError, EOFError, ValueError):
             pass
         finally:
             self._waiting.pop(connection, None)
-            connection.close()
+            sock.close()
 
     def _answer(self, path: str) -> bytes:
         if path == "/go":
             self._start_all()
         return self.snapshot
 
-    def _converse(self, connection: socket.socket, stream: BinaryIO) -> None:
+    def _converse(self, connection: Connection, stream: BinaryIO) -> None:
         wanted = self._waiting[connection] = []
-        for message in incoming(stream):
+        for opcode, message in incoming(stream):
+            if opcode == PING:
+                connection.send(bytes((0x80 | PONG, len(message))) + message)
+            if opcode >= 3:
+                continue
             if b"SUBSCRIBE" in message:
                 request = json.loads(message)
                 wanted += [topic.split("@")[0] for topic in request["params"]]
-                connection.sendall(frame(b'{"result":null,"id":%d}' % request["id"]))
+                connection.send(frame(b'{"result":null,"id":%d}' % request["id"]))
             if b"go" in message:
                 self._send_all(connection, wanted or [*list(self.names)[:1], END])
 
@@ -168,20 +187,20 @@ class Server:
         for connection, wanted in list(self._waiting.items()):
             threading.Thread(target=self._send_all, args=(connection, wanted), daemon=True).start()
 
-    def _send_all(self, connection: socket.socket, wanted: list[str]) -> None:
+    def _send_all(self, connection: Connection, wanted: list[str]) -> None:
         names = [name for name in wanted if name in self.names]
         try:
             if self.rate:
                 self._send_paced(connection, names)
             else:
                 for name in names:
-                    connection.sendall(self._blobs[name])
+                    connection.send(self._blobs[name])
             if END in wanted:
-                connection.sendall(self.end)
+                connection.send(self.end)
         except OSError:
             pass                                # it has seen enough
 
-    def _send_paced(self, connection: socket.socket, names: list[str]) -> None:
+    def _send_paced(self, connection: Connection, names: list[str]) -> None:
         rate = self.rate * len(names)
         count = 0
         begin = time.monotonic()
@@ -191,7 +210,7 @@ class Server:
                     time.sleep(left)
                 count += 1
                 message = named(update, name) if len(self.names) > 1 else update
-                connection.sendall(frame(stamped(message)))
+                connection.send(frame(stamped(message)))
 
 
 def stamped(update: bytes) -> bytes:
@@ -225,8 +244,8 @@ def upgrade(connection: socket.socket, stream: BinaryIO, answer: Callable[[str],
     return False
 
 
-def incoming(stream: BinaryIO) -> Iterator[bytes]:
-    """The messages of a client."""
+def incoming(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The frames of a client: opcode and payload."""
     while True:
         head = stream.read(2)
         if len(head) < 2:
@@ -236,8 +255,7 @@ def incoming(stream: BinaryIO) -> Iterator[bytes]:
             size = struct.unpack("!H", stream.read(2))[0]
         mask = stream.read(4)
         data = stream.read(size)
-        if head[0] & 15 < 3:
-            yield bytes(c ^ mask[i & 3] for i, c in enumerate(data))
+        yield head[0] & 15, bytes(c ^ mask[i & 3] for i, c in enumerate(data))
 
 
 if __name__ == "__main__":
