@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .events import Level, Number
@@ -21,6 +21,7 @@ __all__ = ["BookView", "OrderBook"]
 FIELDS = ("bids", "asks", "last_update", "timestamp", "status", "sequence")
 AGAIN = 8       # updates within which another read shows that somebody follows the book ...
 WATCHED = 16    # ... and for which the best prices are followed then; beyond, looking anew is cheaper
+SLACK = 128     # removed levels that may stay behind in any book, however small
 Levels = dict[Number, Number]
 Tops = tuple[tuple[Level, ...], tuple[Level, ...]]
 
@@ -145,11 +146,12 @@ class OrderBook(_Reading):
     Attributes:
         exchange, symbol: Whose book it is, in the user's spelling.
         stamp: Same as ``book["last_update"]``.
+        limit: Number of levels, removed ones included, beyond which :meth:`purge` is due.
         status: Same as ``book["status"]``.
     """
 
     __slots__ = ("exchange", "symbol", "stamp", "status", "bids", "asks", "lock", "last", "time",
-                 "watched", "_best", "_memo", "_time_unit", "_sequenced", "_depth")
+                 "watched", "limit", "_best", "_memo", "_time_unit", "_sequenced", "_depth")
 
     def __init__(
         self, exchange: str, symbol: str, lock: threading.RLock, *,
@@ -167,6 +169,7 @@ class OrderBook(_Reading):
         # For so many more updates the windows are kept right. Below 0: somebody has read, and is not followed
         # yet; they are made when it happens again within so many.
         self.watched = 0
+        self.limit = SLACK
         self._best: tuple[int | None, tuple[Level | None, Level | None]] = None, (None, None)
         self._memo = _Memo(None)
         self._time_unit = time_unit
@@ -280,8 +283,23 @@ class OrderBook(_Reading):
         self.watched = WATCHED
         return True
 
+    # -- for the writer, which holds the lock ------------------------------------------------------
+
+    def replace(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
+        """Forget all levels; these are the whole book now."""
+        self.bids.replace(bids)
+        self.asks.replace(asks)
+        self.watched = 0
+        self.purge()
+
+    def purge(self) -> None:
+        """Drop the removed levels that stayed behind."""
+        self.bids.purge()
+        self.asks.purge()
+        self.limit = (len(self.bids.levels) + len(self.asks.levels)) * 3 // 2 + SLACK
+
     def follow(self, bids: Sequence[Level], asks: Sequence[Level]) -> None:
-        """Write changes while somebody reads (``watched``). Threads: the writer, holding the lock."""
+        """Write changes while somebody reads (``watched``)."""
         if self.watched > 0:
             self.watched -= 1
             self.bids.write(bids)

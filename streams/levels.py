@@ -20,7 +20,6 @@ __all__ = ["Side"]
 
 _EVERYTHING = float("inf")
 NARROW = 6      # best prices in a window that was built anew, at least
-SLACK = 64      # removed levels that may stay behind in any book, however small
 
 
 class Side:
@@ -28,15 +27,13 @@ class Side:
 
     Attributes:
         levels: price -> size, removed levels included (size 0).
-        limit: Number of entries in ``levels`` beyond which :meth:`purge` is due.
     """
 
-    __slots__ = ("levels", "limit", "_bids", "_window", "_edge", "_whole", "_width", "_best",
+    __slots__ = ("levels", "_bids", "_window", "_edge", "_whole", "_width", "_best",
                  "_unknown")
 
     def __init__(self, bids: bool) -> None:
         self.levels: dict[Number, Number] = {}
-        self.limit = SLACK
         self._bids = bids
         self._window: set[Number] = set()
         self._edge: Number = 0.0                # the worst price the window speaks of
@@ -49,14 +46,12 @@ class Side:
         """Forget everything; ``levels`` is the whole side now."""
         self.levels.clear()
         self.levels.update(levels)
-        self.purge()
 
     def purge(self) -> None:
         """Drop the removed levels that stayed behind."""
         levels = self.levels
         for price in [price for price, size in levels.items() if not size]:
             del levels[price]
-        self.limit = len(levels) + len(levels) // 2 + SLACK
 
     def rebuild(self, count: int) -> None:
         """Sort anew; the window is twice as wide as the ``count`` levels that somebody wants."""

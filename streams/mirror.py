@@ -40,9 +40,8 @@ class Mirror:
         book, clock = self.book, self._clock
         if whole.again and self._complete:
             return
-        book.bids.replace(whole.bids)
-        book.asks.replace(whole.asks)
-        book.last, book.time, book.watched = whole.last, whole.time, 0
+        book.replace(whole.bids, whole.asks)
+        book.last, book.time = whole.last, whole.time
         self._linked, self._complete = whole.last, True
         clock.tick()
         book.stamp = max(min(whole.stamp, clock.now), (book.stamp or 0) + 1)
@@ -56,16 +55,14 @@ class Mirror:
         if not self._complete:
             return True
         book = self.book
-        bids, asks = book.bids, book.asks
+        bids, asks = book.bids.levels, book.asks.levels
         if book.watched:
             book.follow(change.bids, change.asks)
         else:
-            bids.levels.update(change.bids)
-            asks.levels.update(change.asks)
-        if len(bids.levels) > bids.limit:
-            bids.purge()
-        if len(asks.levels) > asks.limit:
-            asks.purge()
+            bids.update(change.bids)
+            asks.update(change.asks)
+        if len(bids) + len(asks) > book.limit:
+            book.purge()
         book.last = self._linked = change.last
         book.time = change.time
         book.stamp = self._clock.tick()

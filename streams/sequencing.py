@@ -95,8 +95,8 @@ class BookKeeper:
             asks; threads: any.
     """
 
-    __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "asked", "_rule", "_step", "_bids",
-                 "_asks", "_bid_levels", "_ask_levels", "_held", "_last", "_resume", "_bridging",
+    __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "asked", "_rule", "_step", "_bid_levels",
+                 "_ask_levels", "_held", "_last", "_resume", "_bridging",
                  "_repeats", "_changed", "_lost")
 
     def __init__(
@@ -112,8 +112,6 @@ class BookKeeper:
         self.asked = False
         self._rule = RULES[rule]
         self._step = self._rule.step
-        self._bids = book.bids
-        self._asks = book.asks
         self._bid_levels = book.bids.levels
         self._ask_levels = book.asks.levels
         self._held: deque[BookDelta] = deque()
@@ -146,10 +144,8 @@ class BookKeeper:
         else:
             bids.update(delta.bids)
             asks.update(delta.asks)
-        if len(bids) > self._bids.limit:
-            self._bids.purge()
-        if len(asks) > self._asks.limit:
-            self._asks.purge()
+        if len(bids) + len(asks) > book.limit:
+            book.purge()
         book.last = last = delta.last
         book.time = delta.time
         self.expect = last + self._step
@@ -263,11 +259,9 @@ class BookKeeper:
             self._set("live", "")
 
     def _write_whole(self, snapshot: BookSnapshot) -> None:
-        self._bids.replace(snapshot.bids)
-        self._asks.replace(snapshot.asks)
+        self.book.replace(snapshot.bids, snapshot.asks)
         self.book.last = snapshot.last
         self.book.time = snapshot.time
-        self.book.watched = 0
         self.book.stamp = self.clock.tick()
 
     def lose(self, reason: str, expected: int | None = None, got: int | None = None, *,

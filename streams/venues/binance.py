@@ -11,7 +11,7 @@ nothing is decoded twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -78,7 +78,8 @@ class BinanceVenue(Venue):
         self._wire = self._messages(self.name, self.number)
         # Keyed by all of a message up to the end of its topic.
         self._by_head: dict[bytes, Route] = {}
-        self._books: dict[bytes, tuple[Route, Callable[[bytes], Any]]] = {}     # the busiest of them
+        self._books: dict[bytes, Route] = {}    # the busiest of them
+        self._decode_book = self._wire.depth_update
         self._ever: set[str] = set()            # topics that were asked for on this connection
         self._asked: dict[int, tuple[str, ...]] = {}
         self._next_id = 1
@@ -120,7 +121,7 @@ class BinanceVenue(Venue):
         self._by_head[head] = route
         self._ever.add(route.topics[0])
         if route.channel == "book" and self.number is float:
-            self._books[head] = route, self._wire.depth_update
+            self._books[head] = route
 
     def remove(self, route: Route) -> None:
         """See Venue."""
@@ -150,7 +151,7 @@ class BinanceVenue(Venue):
             head = raw[:raw.find(b'"', _NAME_AT)]
             book = self._books.get(head)
             if book is not None:                # nearly always; a depth update is an event as it stands
-                return ((book[0], book[1](raw).data),)
+                return ((book, self._decode_book(raw).data),)
             route = self._by_head.get(head)
             if route is not None:
                 return ((route, route.parse(raw, now)),)
