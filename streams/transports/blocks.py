@@ -122,11 +122,13 @@ class BlockReader:
         messages: list[Any] = []
         append = messages.append
         limit, as_text = self._limit, self._as_text
+        # Without the GIL, a global is an object whose reference count all streams fight for.
+        two_words, text_16, binary_16 = _two_words, _TEXT_16, _BINARY_16
         end = len(block)
         last = end - 4
         while at <= last:
-            head, length = _two_words(block, at)
-            if head == _TEXT_16 or head == _BINARY_16:
+            head, length = two_words(block, at)
+            if head == text_16 or head == binary_16:
                 start = at + 4
             else:
                 opcode = head >> 8
