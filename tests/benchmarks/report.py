@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from .sections import OFTEN
+
 __all__ = ["Bound", "bounds", "text", "verdict"]
 
 Figures = dict[str, Any]
@@ -209,9 +211,9 @@ def _reader_tables(readers: Figures) -> Iterator[str]:
 def _many_tables(many: Figures) -> Iterator[str]:
     yield "1,500 order books of 1,000 levels a side, 15,000 updates/s of 10+10 levels, one process:"
     yield ""
-    yield from table(("interpreter", "share of a core", "us per message", "resident MB", "kB per book"), [
-        (KINDS[kind], f"{row['share'] * 100:.0f} %", _n(row["cpu_us"]), _n(row["resident"]),
-         _n(row["book_kb"])) for kind, row in many.items()])
+    yield from table(("client", "share of a core", "us per message", "resident MB", "kB per book"), [
+        ("floor" if kind == "floor" else f"streams, {KINDS[kind]}", f"{row['share'] * 100:.0f} %",
+         _n(row["cpu_us"]), _n(row["resident"]), _n(row["book_kb"])) for kind, row in many.items()])
 
 
 def _read_tables(reads: Figures) -> Iterator[str]:
@@ -278,10 +280,11 @@ def verdict(results: Figures) -> str:
 
 
 def _where(results: Figures) -> Iterator[str]:
-    machine = results["machine"]
+    machine, often = results["machine"], results["repetitions"] * OFTEN
     said = [f"Measured {results['date']} on {machine['cores']} cores of {machine['processor']}"
             f" ({machine['system']}, load {machine['load_before']} before it began), medians of"
-            f" {results['repetitions']} interleaved runs, by ``python -m tests.benchmarks``."]
+            f" {results['repetitions']} interleaved runs ({often} of latency and of several threads), by"
+            " ``python -m tests.benchmarks``."]
     for kind, one in results["interpreters"].items():
         packages = ", ".join(f"{name} {version}" for name, version in one["packages"].items())
         said.append(f"CPython {one['python']} {KINDS[kind]} ({one['compiler']}) with {packages}.")

@@ -16,7 +16,9 @@ from .harness import (
     ROOT, Rows, environment, finished, installed, median, redis, rounds, run, started, venue,
 )
 
-__all__ = ["SECTIONS", "Plan"]
+__all__ = ["OFTEN", "SECTIONS", "Plan"]
+
+OFTEN = 3       # times as many repetitions of what is short, and depends on which core the kernel chooses
 
 Figures = dict[str, Any]
 
@@ -38,6 +40,11 @@ class Plan:
     def of(self, count: int) -> int:
         """So many messages, scaled."""
         return int(count * self.scale)
+
+    @property
+    def often(self) -> int:
+        """Repetitions of what varies most."""
+        return OFTEN * self.repetitions
 
     @property
     def pythons(self) -> dict[str, str]:
@@ -97,7 +104,7 @@ def latency(plan: Plan) -> Figures:
     """From the venue's write to the reader, at 1,000 messages a second."""
     others = _others({"picows": "picows", "aiohttp": "aiohttp", "websockets": "websockets",
                       "websocket-client": "websocket"})
-    messages = plan.of(4000)
+    messages = plan.of(2000)
     figures: Figures = {}
     with venue(messages=messages, levels=10, rate=1000) as port:
         for kind, python in plan.pythons.items():
@@ -108,7 +115,7 @@ def latency(plan: Plan) -> Figures:
                 return run("latency.py", name, port, messages, load, switch, python=python)
 
             _say(f"{kind}, idle")
-            idle = rounds(clients, plan.repetitions, lambda name: one(name, "idle", 0))
+            idle = rounds(clients, plan.often, lambda name: one(name, "idle", 0))
             figures[kind] = {"idle": _against(idle, "floor", "p50", "p99", "max"), "busy": {}}
             for switch in _SWITCHES if kind == "gil" else _SWITCHES[:1]:
                 _say(f"{kind}, busy main thread, switch interval {switch * 1e3:g} ms")
@@ -129,7 +136,7 @@ def parallel(plan: Plan) -> Figures:
         ports = {"1": one, "2": two}
         for kind, python in plan.pythons.items():
             _say(kind)
-            rows = rounds(ports, plan.repetitions, lambda count: run(
+            rows = rounds(ports, plan.often, lambda count: run(
                 "parallel.py", ports[count], count, messages, "none", python=python))
             figures[kind] = {count: {key: median(results, key) for key in ("per_second", "cpu_us")}
                              for count, results in rows.items()}
@@ -147,7 +154,7 @@ def readers(plan: Plan) -> Figures:
     with venue(messages=messages, levels=10) as port:
         for kind, python in plan.pythons.items():
             _say(kind)
-            rows = rounds(kinds, plan.repetitions, lambda reader: run(
+            rows = rounds(kinds, plan.often, lambda reader: run(
                 "parallel.py", port, 1, messages, reader, python=python))
             base = median(rows["spin"], "per_second"), median(rows["spin"], "cpu_us")
             figures[kind] = {reader: {
@@ -163,11 +170,12 @@ def many(plan: Plan) -> Figures:
     messages = max(plan.of(150), 50)
     figures: Figures = {}
     with venue(messages=messages, levels=10, symbols=1500, rate=10) as port:
-        for kind, python in plan.pythons.items():
-            _say(kind)
-            rows = rounds([kind], plan.repetitions, lambda _: run(
-                "many.py", port, 1500, messages, python=python))
-            figures[kind] = {key: median(rows[kind], key) for key in rows[kind][0]}
+        contenders = {"floor": sys.executable, **plan.pythons}
+        rows = rounds(contenders, plan.repetitions, lambda kind: run(
+            "many.py", "floor" if kind == "floor" else "streams", port, 1500, messages,
+            python=contenders[kind]))
+        for kind, results in rows.items():
+            figures[kind] = {key: median(results, key) for key in results[0]}
     return figures
 
 
