@@ -167,7 +167,8 @@ class Session:
                 try:
                     for raw in left:
                         for route, event in receive(raw, now):
-                            route.apply(event)
+                            apply = route.apply     # called as a method it costs 3.11 a look-up by name
+                            apply(event)
                         if noted:               # handlers see the store as this message left it
                             lock.release()
                             try:

@@ -151,7 +151,8 @@ class BinanceVenue(Venue):
             head = raw[:raw.find(b'"', _NAME_AT)]
             book = self._books.get(head)
             if book is not None:                # nearly always; a depth update is an event as it stands
-                return ((book, self._decode_book(raw).data),)
+                decode = self._decode_book
+                return ((book, decode(raw).data),)
             route = self._by_head.get(head)
             if route is not None:
                 return ((route, route.parse(raw, now)),)
