@@ -329,6 +329,7 @@ def test_a_forked_child_reads_what_was_there_and_its_streams_are_stopped(sim: Bi
     stream.start()
     try:
         wait_live(stream)
+        wait_until(lambda: len(stream.store.trades.get("binance", {}).get("BTC-USDT", ())) > 0)
 
         def child() -> None:
             assert not stream.is_alive() and stream.state == "stopped"
@@ -337,7 +338,7 @@ def test_a_forked_child_reads_what_was_there_and_its_streams_are_stopped(sim: Bi
             with stream.store.lock:
                 assert book.view()["bids"] == book["bids"]
             assert book.depth(5)[0] and book.spread > 0
-            assert stream.store.last_update and len(stream.store.trades["binance"]["BTC-USDT"]) >= 0
+            assert stream.store.last_update and len(stream.store.trades["binance"]["BTC-USDT"]) > 0
             assert stream.status()["running"] is False
             stream.store.wait(stream.store.last_update, 0.01)
             stream.subscribe("ETH-USDT", ["trades"])
