@@ -27,9 +27,10 @@ SYMBOLS = ("AAPL", "MSFT", "NVDA")
 def itch(stack: Any) -> Any:
     """``itch(sim, symbols, channels, **options)``: a stream that runs until the end of the test. It takes
     a second without a heartbeat for the server's end, and tries again at once."""
-    def begin(sim: ItchSim, symbols: Any = SYMBOLS, channels: Any = ("book",), **options: Any) -> NasdaqItch:
+    def begin(sim: ItchSim, symbols: Any = SYMBOLS, channels: Any = ("book",), heartbeat: float = 1.0,
+              **options: Any) -> NasdaqItch:
         options = {"url": sim.url, "connect_timeout": 2.0, "backoff": Backoff(0.05, 0.1), **KEYS, **options}
-        kind: Any = with_limits(NasdaqItch, heartbeat=1.0, connects=(1000, 1.0))
+        kind: Any = with_limits(NasdaqItch, heartbeat=heartbeat, connects=(1000, 1.0))
         stream: NasdaqItch = kind(symbols, channels, **options)
         stack.callback(lambda: stream.stop() or pytest.fail(f"{stream!r} did not stop"))
         stream.start()
@@ -86,7 +87,7 @@ def test_books_are_true_at_their_own_sequence_number(sim: ItchSim, itch: Any) ->
 def test_a_handler_hears_of_every_message(sim: ItchSim, itch: Any) -> None:
     sim.advance(1000)
     heard: list[BookUpdate] = []
-    stream = itch(sim)
+    stream = itch(sim, heartbeat=60.0)      # a machine under load must not make it reconnect
     stream.on(r"nasdaq-itch\.book\.MSFT", heard.append, policy="inline")
     settle(stream, sim)
     sim.advance(2000)

@@ -384,7 +384,7 @@ def test_checksums_that_never_match_are_no_storm(serve, connect):
     begun = time.monotonic()
     wait_until(lambda: stream.status()["checksum_failures"] >= 5)
     assert time.monotonic() - begun > 0.1 + 0.2 + 0.4
-    assert stream.store.orderbooks["kraken"]["ETH-USD"].status == "live"
+    wait_until(lambda: stream.store.orderbooks["kraken"]["ETH-USD"].status == "live")
     assert stream.status()["reconnects"] == 0
 
 
