@@ -283,6 +283,12 @@ class OrderBook(_Reading):
         self.watched = WATCHED
         return True
 
+    def _timestamp(self) -> int | None:
+        return self.time * self._time_unit if self.time else None
+
+    def _sequence(self) -> int | None:
+        return self.last if self.stamp is not None and self._sequenced else None
+
     # -- for the writer, which holds the lock ------------------------------------------------------
 
     def replace(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
@@ -308,9 +314,3 @@ class OrderBook(_Reading):
             self.watched += 1
             self.bids.levels.update(bids)
             self.asks.levels.update(asks)
-
-    def _timestamp(self) -> int | None:
-        return self.time * self._time_unit if self.time else None
-
-    def _sequence(self) -> int | None:
-        return self.last if self.stamp is not None and self._sequenced else None

@@ -68,8 +68,7 @@ class Line:
         attention: Somebody wants the owner to look around (``wake()``, ``abort()``); the owner
             clears it before it looks.
         aborted: ``abort()`` was called; never cleared.
-        leisure: Nobody waits for each single message: ``read()`` may let
-            data gather for LEISURE first.
+        leisure: Nobody waits for each single message: ``read()`` may let data gather first.
         receive: Next block of bytes without waiting: ``b""`` at the end of the stream.
             Raises ``BlockingIOError`` when there is nothing yet, ``OSError`` when the connection broke.
         wait: ``wait(seconds)`` until there is something to receive, or a poke, or the time is over.

@@ -222,24 +222,16 @@ def test_a_patient_read_is_over_soon(quick):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it polls first elsewhere")
-def test_data_end_a_patient_read(monkeypatch, peer):
+@pytest.mark.parametrize("end, gives", [
+    pytest.param(lambda quick: quick.wire.sendall(b"c"), b"c", id="data"),
+    pytest.param(lambda quick: quick.line.abort(), b"", id="abort")])
+def test_what_ends_a_patient_read(monkeypatch, peer, end, gives):
     monkeypatch.setattr(sockets, "SOON", 30.0)
     quick = Quick(peer)
     reading = beside(quick.read)
     assert quick.entered.wait(PATIENCE)
-    quick.wire.sendall(b"c")
-    assert reading.result(AT_ONCE) == b"c"
-    quick.line.close()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="it polls first elsewhere")
-def test_abort_ends_a_patient_read(monkeypatch, peer):
-    monkeypatch.setattr(sockets, "SOON", 30.0)
-    quick = Quick(peer)
-    reading = beside(quick.read)
-    assert quick.entered.wait(PATIENCE)
-    quick.line.abort()
-    assert not reading.result(AT_ONCE)
+    end(quick)
+    assert reading.result(AT_ONCE) == gives
     quick.line.close()
 
 
