@@ -6,7 +6,6 @@ the decoder at C speed.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Generic, Optional, TypeVar, Union
@@ -16,6 +15,7 @@ from msgspec import field
 
 from ..events import Bar, Event, Quote, Ticker, Trade
 from ..numbers import check_levels, check_numbers, number_types
+from ..structs import own
 from ..venue import BookSnapshot, Route
 
 __all__ = ["FuturesMessages", "Messages", "Odd", "decode_odd"]
@@ -181,11 +181,6 @@ class Odd(msgspec.Struct):
         return f"{self.msg} (code {self.code})" if self.code is not None else None
 
 
-def _copy_of(kind: Any) -> Any:
-    """Another struct type like it."""
-    return types.new_class(kind.__origin__.__name__, (kind,), {"gc": False})
-
-
 decode_odd: Callable[[bytes], Odd] = msgspec.json.Decoder(Odd).decode
 
 
@@ -202,24 +197,25 @@ class Messages:
     def __init__(self, exchange: str, number: type[float] | type[Decimal]) -> None:
         self._exchange = exchange
         self._exact = number is not float
-        self._price, self._size = number_types(number)
+        self._price, self._size = price, size = number_types(number)
+        self._decoders: dict[Any, Callable[[bytes], Any]] = {}
         #: One depth update in its envelope; what it gives has been checked only with ``float``.
-        self.depth_update = self._enveloped_alone(self.depth, self._price, self._size)
-        self._snapshot = self._decoder(Snapshot, self._price, self._size)
-        self._rest_ticker = self._decoder(RestTicker, self._size)
+        self.depth_update = self._enveloped(self.depth, price, size)
+        whole: Any = Snapshot
+        ticker: Any = RestTicker
+        self._snapshot = self._decoder(whole[price, size])
+        self._rest_ticker = self._decoder(ticker[size])
 
-    def _decoder(self, kind: Any, *types: Any) -> Callable[[bytes], Any]:
+    def _decoder(self, kind: Any) -> Callable[[bytes], Any]:
         # Not strict: numbers come as text. Decimals are taken from text as they are, exactly.
-        return msgspec.json.Decoder(kind[types], strict=False).decode
+        return msgspec.json.Decoder(kind, strict=False).decode
 
     def _enveloped(self, kind: Any, *types: Any) -> Callable[[bytes], Any]:
-        return self._decoder(Envelope, kind[types])
-
-    def _enveloped_alone(self, kind: Any, *types: Any) -> Callable[[bytes], Any]:
-        """The same with struct types that no other stream has. Without the GIL, threads that make objects of
-        one type fight for its reference count: for the busiest message that cost two streams 5 %."""
-        envelope: Any = _copy_of(Envelope[_copy_of(kind[types])])  # type: ignore[misc]
-        return msgspec.json.Decoder(envelope, strict=False).decode
+        """The decoder of one kind of messages, the same for all routes."""
+        if kind not in self._decoders:
+            envelope: Any = Envelope
+            self._decoders[kind] = self._decoder(own(envelope[kind[types]]))
+        return self._decoders[kind]
 
     def parser(self, route: Route) -> Parser:
         """The parser of one route's messages: ``(raw, now) -> event``. It raises for bad ones."""

@@ -15,6 +15,7 @@ from msgspec import field
 
 from ..events import Bar, Event, Quote, Side, Ticker, Trade
 from ..numbers import check_levels, check_numbers, number_types
+from ..structs import own
 from ..venue import BookSnapshot, Route
 
 __all__ = ["Head", "Messages", "decode_head"]
@@ -170,18 +171,23 @@ class Messages:
     def __init__(self, exchange: str, number: type[float] | type[Decimal]) -> None:
         self._exchange = exchange
         self._exact = number is not float
-        self._price, self._size = number_types(number)
+        self._price, self._size = price, size = number_types(number)
+        self._decoders: dict[Any, Callable[[bytes], Any]] = {}
+        push: Any = Push
+        refresh: Any = Refresh
         whole: Any = Whole
-        self._refresh = self._decoder(Refresh, whole[self._price, self._size])
-        self._rest_ticker = self._push(Merged, self._size)
-        self._rest_book = self._push(Levels, self._price, self._size)
-
-    @staticmethod
-    def _decoder(kind: Any, *types: Any) -> Callable[[bytes], Any]:
-        return msgspec.json.Decoder(kind[types]).decode
+        merged: Any = Merged
+        levels: Any = Levels
+        self._refresh = msgspec.json.Decoder(refresh[whole[price, size]]).decode
+        self._rest_ticker = msgspec.json.Decoder(push[merged[size]]).decode
+        self._rest_book = msgspec.json.Decoder(push[levels[price, size]]).decode
 
     def _push(self, kind: Any, *types: Any) -> Callable[[bytes], Any]:
-        return self._decoder(Push, kind[types])
+        """The decoder of one kind of messages, the same for all routes."""
+        if kind not in self._decoders:
+            push: Any = Push
+            self._decoders[kind] = msgspec.json.Decoder(own(push[kind[types]])).decode
+        return self._decoders[kind]
 
     def parser(self, route: Route) -> Parser:
         """The parser of one route's messages: ``(text, now) -> events``. It raises for bad ones."""

@@ -176,7 +176,7 @@ class KrakenVenue(Venue):
 
     def _book(self, raw: bytes) -> Iterable[Item]:
         items: list[Item] = []
-        for book in wire.decode_books(raw):
+        for book in self._wire.books(raw):
             route = self._books.get(book.symbol)
             if route is None:
                 continue                                        # unsubscribed a moment ago

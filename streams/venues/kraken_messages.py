@@ -15,10 +15,11 @@ from msgspec import field
 from ..checksums import Digits, Formula, check_digits, digits
 from ..events import Bar, Event, Level, Quote, Side, Ticker, Trade
 from ..numbers import check_levels, check_numbers, number_types
+from ..structs import own
 from ..timestamps import Rfc3339
 from ..venue import BookSnapshot, Route
 
-__all__ = ["Book", "Changes", "FORMULA", "Messages", "Odd", "decode_books", "decode_odd", "decode_states"]
+__all__ = ["Book", "Changes", "FORMULA", "Messages", "Odd", "decode_odd", "decode_states"]
 
 P = TypeVar("P")    # type of prices
 S = TypeVar("S")    # type of sizes
@@ -85,9 +86,6 @@ class Books(msgspec.Struct, gc=False):
     data: list[Book]
 
 
-_decode_books: Callable[[bytes], Books] = msgspec.json.Decoder(Books).decode
-
-
 class Checked(msgspec.Struct, gc=False):
     """One book of a message, its numbers known to be possible."""
 
@@ -97,20 +95,6 @@ class Checked(msgspec.Struct, gc=False):
     asks: list[Digits]
     checksum: int
     time: int
-
-
-def decode_books(raw: bytes) -> list[Checked]:
-    """The books in a message: all, or it raises."""
-    message = _decode_books(raw)
-    return [_checked(book, message.type == "snapshot") for book in message.data]
-
-
-def _checked(book: Book, whole: bool) -> Checked:
-    bids, asks = [(m.price, m.size) for m in book.bids], [(m.price, m.size) for m in book.asks]
-    check_digits(bids)
-    check_digits(asks)
-    time = epoch(book.timestamp) if book.timestamp else 0
-    return Checked(book.symbol, whole, bids, asks, book.checksum, time)
 
 
 def _text(price: Decimal, size: Decimal) -> str:
@@ -216,22 +200,37 @@ class Messages:
         candle: Any = Candle
         day: Any = Day
         depth: Any = Depth
+        self._books = msgspec.json.Decoder(own(Books)).decode
+        self._checked: type[Checked] = own(Checked)
+        self._changes: type[Changes] = own(Changes)
         self.records: dict[str, Callable[[msgspec.Raw], Any]] = {
-            "trade": msgspec.json.Decoder(list[deal[price, size]]).decode,
-            "ticker": msgspec.json.Decoder(list[summary[size]]).decode,
-            "ohlc": msgspec.json.Decoder(list[candle[price, size]]).decode}
+            "trade": msgspec.json.Decoder(own(list[deal[price, size]])).decode,
+            "ticker": msgspec.json.Decoder(own(list[summary[size]])).decode,
+            "ohlc": msgspec.json.Decoder(own(list[candle[price, size]])).decode}
         answer: Any = Answer
         self._day = msgspec.json.Decoder(answer[day[size]], strict=False).decode
         self._depth = msgspec.json.Decoder(answer[depth[price, size]], strict=False).decode
 
     # -- books --------------------------------------------------------------------------------------
 
+    def books(self, raw: bytes) -> list[Checked]:
+        """The books in a message: all, or it raises."""
+        message = self._books(raw)
+        return [self._check(book, message.type == "snapshot") for book in message.data]
+
+    def _check(self, book: Book, whole: bool) -> Checked:
+        bids, asks = [(m.price, m.size) for m in book.bids], [(m.price, m.size) for m in book.asks]
+        check_digits(bids)
+        check_digits(asks)
+        time = epoch(book.timestamp) if book.timestamp else 0
+        return self._checked(book.symbol, whole, bids, asks, book.checksum, time)
+
     def event(self, book: Checked, gone: tuple[Sequence[Decimal], Sequence[Decimal]]) -> (
             BookSnapshot | Changes):
         """A book, or its changes, for users; ``gone``: prices that were pushed beyond the depth."""
         bids, asks = self._levels(book.bids, gone[0]), self._levels(book.asks, gone[1])
         if not book.whole:
-            return Changes(bids, asks, book.time)
+            return self._changes(bids, asks, book.time)
         return BookSnapshot(0, [level for level in bids if level[1]], [level for level in asks if level[1]],
                             book.time)
 
