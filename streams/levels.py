@@ -53,23 +53,30 @@ class Side:
         for price in [price for price, size in levels.items() if not size]:
             del levels[price]
 
+    def reaches(self, price: Number) -> bool:
+        """Whether there is a level of that price, or a better one."""
+        if self._bids:
+            return any(size and at >= price for at, size in self.levels.items())
+        return any(size and at <= price for at, size in self.levels.items())
+
     def rebuild(self, count: int) -> None:
         """Sort anew; the window is twice as wide as the ``count`` levels that somebody wants."""
-        self._width = max(NARROW, 2 * count)
+        width = max(NARROW, 2 * count)
         prices = sorted([price for price, size in self.levels.items() if size], reverse=self._bids)
-        self._whole = len(prices) <= self._width
-        del prices[self._width:]
-        self._window = set(prices)
-        self._edge = -self._unknown if self._whole else prices[-1]
-        self._best = prices[0] if prices else self._unknown
+        self._frame(prices[:width], width, len(prices) <= width)
 
     def _narrow(self) -> None:
         """Make a window smaller that has grown; smaller than it was built, for readers may be gone."""
-        self._width = max(NARROW, self._width // 2)
-        prices = sorted(self._window, reverse=self._bids)[:self._width]
-        self._window = set(prices)
-        self._edge = prices[-1]
-        self._whole = False
+        width = max(NARROW, self._width // 2)
+        self._frame(sorted(self._window, reverse=self._bids)[:width], width, False)
+
+    def _frame(self, prices: list[Number], width: int, whole: bool) -> None:
+        """The window is these prices now, best first."""
+        window = set(prices)
+        edge = -self._unknown if whole else prices[-1]
+        best = prices[0] if prices else self._unknown
+        # A signal handler may raise wherever something is called: between these, nothing is.
+        self._window, self._edge, self._best, self._width, self._whole = window, edge, best, width, whole
 
     def write(self, changes: Sequence[Level]) -> None:
         """Write changes to ``levels``, and keep the window right. It must have been."""

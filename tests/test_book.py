@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import pickle
 import random
 import threading
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from streams import levels
 from streams.book import AGAIN, WATCHED, BookView, OrderBook
 from streams.levels import Side
 from streams.sequencing import BookKeeper, Clock
@@ -328,3 +331,32 @@ def test_a_view_that_was_made_is_a_view() -> None:
     assert view.age is None and view.source == "rest" and view.best_ask is None
     with pytest.raises(KeyError):
         view["nothing"]
+
+
+@pytest.mark.parametrize("strike", range(12))
+def test_ctrl_c_in_a_read_leaves_no_wrong_window(strike: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may strike at any call; the next reads are right all the same."""
+    keeper = loaded([(float(n), 1.0) for n in range(1, 91)], [(float(n), 1.0) for n in range(101, 191)])
+    book = keeper.book
+    for size in (2.0, 3.0):
+        step(keeper, [(90.0, size)])
+        assert book.touch == ((90.0, size), (101.0, 1.0))
+    step(keeper, [(90.0, 4.0)])
+    assert book.watched > 0
+    calls = itertools.count()
+
+    def struck(function: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            if next(calls) == strike:
+                raise KeyboardInterrupt
+            return function(*args, **options)
+        return call
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        for function in (len, max, set, sorted):
+            patched.setattr(levels, function.__name__, struck(function), raising=False)
+        book.depth(50)
+    for _ in range(2):
+        assert [price for price, _ in book.depth(50)[0]] == list(range(90, 40, -1))
+        assert [price for price, _ in book.depth(50)[1]] == list(range(101, 151))
+        step(keeper, [(90.0, 5.0)])
