@@ -80,6 +80,7 @@ class Health:
         self._last_look = now
         if ready:
             self._beat(now)
+            self._refresher.look()
         if late:
             return
         lifetime = self._venue.limits.lifetime

@@ -252,7 +252,7 @@ class Element:
         def build(record: Any, head: dict[str, Any]) -> BookSnapshot | Change:
             time = head["timestamp"] or 0
             if whole(record):
-                return BookSnapshot(last(record), bids(record), asks(record), time)
+                return BookSnapshot(last(record), bids(record), asks(record), time, in_order=True)
             return Change(link(record), last(record), bids(record), asks(record), time)
         return build
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from .feed import Feed
+from .sequencing import BookKeeper
 from .venue import RestRequest, Route, Venue
 
 __all__ = ["Conversation", "Refresher", "RestSource"]
@@ -27,6 +29,7 @@ SUSPICION = 60.0        # seconds until a silent feed is subscribed anew once mo
 LONGEST_SUSPICION = 3600.0
 STREAK = 2.0            # seconds: a book that is lost again so soon was not helped by subscribing it anew
 FRAME_PATIENCE = 5.0    # seconds an answer to a frame of the venue's own may take
+ROUND = 8               # looks in which every book has its turn
 LONGEST_PATIENCE = 60.0  # seconds between two attempts where a snapshot comes by itself, or never
 
 
@@ -77,6 +80,7 @@ class Refresher:
         self._checked: dict[Route, tuple[float, float]] = {}
         # Those that were subscribed anew for their snapshot: when it came, and how often in a streak.
         self._renewed: dict[Route, tuple[float, int]] = {}
+        self._round: Iterator[BookKeeper] = iter(())    # the books that are still to be looked at
         feed.on_lost = self.lost
         feed.on_live = self.live
 
@@ -135,6 +139,17 @@ class Refresher:
         log.warning("%s %s of %s: %s, subscribing anew", self._feed.exchange, route.channel, route.symbol,
                     reason)
         self._feed.subscriptions.renew(route.topics)
+
+    def look(self) -> None:
+        """Rebuild books whose price has left what their snapshot told of."""
+        keepers = self._feed.keepers
+        due = list(islice(self._round, len(keepers) // ROUND + 1))
+        if not due:
+            self._round = iter(list(keepers.values()))
+        for keeper in due:
+            if keeper.outrun():
+                with self._feed.writer.lock:
+                    keeper.lose("the price has left what the snapshot told of")
 
     def suspect(self) -> None:
         """The connection has died in silence; those that were kept to ask for snapshots may have, too."""

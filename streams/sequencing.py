@@ -24,10 +24,11 @@ snapshots      (there are no deltas)          --
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .book import OrderBook
+from .events import Level, Number
 from .venue import BookBroken, BookDelta, BookSnapshot, Route
 
 __all__ = ["BookKeeper", "Clock", "RULES", "Rule"]
@@ -97,7 +98,7 @@ class BookKeeper:
 
     __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "asked", "_rule", "_step", "_bid_levels",
                  "_ask_levels", "_held", "_last", "_resume", "_bridging",
-                 "_repeats", "_changed", "_lost")
+                 "_repeats", "_changed", "_lost", "_marks")
 
     def __init__(
         self, book: OrderBook, route: Route, rule: str, clock: Clock,
@@ -119,6 +120,7 @@ class BookKeeper:
         self._resume = _NEVER           # what ``expect`` was before the book was marked stale
         self._bridging = False          # a snapshot is in, its first delta is not
         self._repeats = (_NEVER, 0)     # how many old updates in a row, and what was expected instead
+        self._marks: tuple[Number | None, Number | None] = None, None   # see outrun
         self._changed = changed
         self._lost = lost
 
@@ -171,7 +173,7 @@ class BookKeeper:
         elif status != "live":
             self._hold(delta)
         elif delta.last <= self.expect - self._step:
-            self._repeated(delta)
+            self._repeated()
         elif self._step and delta.link < self.expect:
             self.expect = delta.link                # dense: overlaps what is known; sizes are absolute
             self.apply(delta)
@@ -189,14 +191,16 @@ class BookKeeper:
         while len(held) > bound:
             held.popleft()
 
-    def _repeated(self, delta: BookDelta) -> None:
+    def _repeated(self) -> None:
         """An update that is in the book already."""
-        if self._repeats[0] != self.expect:
-            self._repeats = self.expect, 0
-        count = self._repeats[1] + 1
-        self._repeats = self.expect, count
-        if count > MAX_REPEATS:
-            self.lose(f"{count} updates older than the book: their numbering has begun anew")
+        if self._anew(self.expect):
+            self.lose(f"{MAX_REPEATS} updates older than the book: their numbering has begun anew")
+
+    def _anew(self, known: int) -> bool:
+        """One more that is older than what is ``known``: whether there were too many in a row."""
+        count = self._repeats[1] if self._repeats[0] == known else 0
+        self._repeats = known, count + 1
+        return count >= MAX_REPEATS
 
     def _go_on(self, delta: BookDelta) -> None:
         """Data again, after a silence: the book goes on if nothing is missing."""
@@ -227,7 +231,9 @@ class BookKeeper:
         """Take a whole book. One that is older than the updates held is refused, and another asked
         for; otherwise the book is live, with all updates held since applied."""
         self.asked = False
-        if self.book.status == "live" and self._rule.sequenced and snapshot.last <= self.book.last:
+        if snapshot.in_order:
+            self._held.clear()
+        elif self.book.status == "live" and self._rule.sequenced and snapshot.last <= self.book.last:
             return                              # a second answer, overtaken: the book is further on
         first = next((d for d in self._held if d.last > snapshot.last), None)
         if (first is not None and self._rule.sequenced
@@ -251,7 +257,8 @@ class BookKeeper:
     def _whole(self, snapshot: BookSnapshot) -> None:
         """Take a whole book of a feed that sends nothing else; older ones are dropped."""
         live = self.book.status == "live"
-        if live and snapshot.last and snapshot.last < self._last:
+        older = snapshot.last and snapshot.last < self._last and not snapshot.in_order
+        if live and older and not self._anew(self._last):
             return
         self._write_whole(snapshot)
         self._last = snapshot.last
@@ -263,6 +270,14 @@ class BookKeeper:
         self.book.last = snapshot.last
         self.book.time = snapshot.time
         self.book.stamp = self.clock.tick()
+        self._marks = _mark(snapshot.bids, snapshot.limit), _mark(snapshot.asks, snapshot.limit)
+
+    def outrun(self) -> bool:
+        """Whether the price has left what the last snapshot told of: on one side, the better three quarters
+        of it are gone. What lies beyond its last level the venue has never told. Threads: network."""
+        bid, ask = self._marks
+        return self.ready and not (
+            (bid is None or self.book.bids.reaches(bid)) and (ask is None or self.book.asks.reaches(ask)))
 
     def lose(self, reason: str, expected: int | None = None, got: int | None = None, *,
              checksum: bool = False) -> None:
@@ -295,3 +310,8 @@ class BookKeeper:
         if status != self.book.status:
             self.book.status = status
             self._changed(self, status, reason)
+
+
+def _mark(levels: Sequence[Level], limit: int) -> Number | None:
+    """The price after three quarters of a side; None if the side is whole."""
+    return levels[len(levels) * 3 // 4][0] if limit and len(levels) >= limit else None

@@ -80,7 +80,17 @@ class BookDelta(Protocol):
 
 
 class BookSnapshot(msgspec.Struct, frozen=True):
-    """A whole book. ``last`` is its sequence number (0: none), ``time`` as in :class:`BookDelta`."""
+    """A whole book.
+
+    Attributes:
+        last: Its sequence number; 0 where there is none.
+        bids, asks: ``(price, size)``.
+        time: As in :class:`BookDelta`.
+        limit: Levels a side that the venue gives at most, best first; of what lies beyond, it only tells
+            the changes. 0: these are all there are.
+        in_order: It stands in its place among the updates, so whatever came before is in it, even if its
+            number is lower (the numbering has begun anew). An answer to a question may have been overtaken.
+    """
 
     link: ClassVar[int] = -2 << 80      # no delta is expected to link to this: the keeper looks closer
 
@@ -88,6 +98,8 @@ class BookSnapshot(msgspec.Struct, frozen=True):
     bids: Sequence[Level]
     asks: Sequence[Level]
     time: int = 0
+    limit: int = 0
+    in_order: bool = False
 
 
 class BookBroken(msgspec.Struct, frozen=True):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable
 
+import msgspec
 import pytest
 
 from streams import refresh
 from streams.feed import Feed
 from streams.handlers import Handlers
 from streams.metrics import NoMetrics
-from streams.refresh import FIRST_PAUSE, FRAME_PATIENCE, LONGEST_PATIENCE, Refresher
+from streams.refresh import FIRST_PAUSE, FRAME_PATIENCE, LONGEST_PATIENCE, ROUND, Refresher
 from streams.store import Store
 from streams.venue import BookBroken, BookSnapshot, RestRequest, Route
 from streams.venues.binance import BinanceVenue
 from streams.venues.htx import HuobiVenue
 from streams.venues.kraken import KrakenVenue
+
+from .tools import Delta
 
 
 class Talk:
@@ -195,3 +198,35 @@ def test_what_the_venue_itself_is_asked_for_is_asked_for_at_once(clock, venue):
     clock.at += 1.0
     refresher.tick(clock.at)
     assert keeper.asked
+
+
+def test_a_book_whose_price_has_left_its_snapshot_is_rebuilt(clock):
+    venue, slow = BinanceVenue(depth=100), Slow()
+    feed = Feed("binance", "test", venue, Store(), Handlers(), NoMetrics())
+    routes = [venue.route(f"S{n}-USDT", "book") for n in range(20)]
+    for route in routes:
+        feed.subscriptions.want(route)
+    feed.reconcile()
+    refresher = Refresher(feed, venue, slow, Talk())
+    levels = [[f"{200 - n}", "1"] for n in range(100)]
+    body = msgspec.json.encode({"lastUpdateId": 10, "bids": levels, "asks": [["201", "1"]]})
+    for route in routes:
+        [(_, whole)] = venue.snapshot(route, body, 1)
+        feed.keepers[route].apply(whole)
+        feed.keepers[route].apply(Delta(11, 11, [(float(200 - n), 0.0) for n in range(75)]))
+
+    def looks(count: int) -> list[str]:
+        for _ in range(count):
+            refresher.look()
+        return [feed.keepers[route].book.status for route in routes]
+
+    assert looks(2 * ROUND) == ["live"] * 20, "a quarter of it is left"
+    feed.keepers[routes[7]].apply(Delta(12, 12, [(125.0, 0.0)]))
+    assert looks(2 * ROUND) == ["live"] * 7 + ["syncing"] + ["live"] * 12
+    feed.announce()
+    refresher.tick(clock.at)
+    assert len(slow.calls) == 1 and feed.counters.resyncs == 1
+    [(_, whole)] = venue.snapshot(routes[7], body.replace(b"10", b"13", 1), 1)
+    feed.keepers[routes[7]].apply(whole)
+    feed.keepers[routes[7]].apply(Delta(14, 14, []))
+    assert looks(2 * ROUND) == ["live"] * 20

@@ -147,6 +147,28 @@ def test_numbering_that_begins_anew_is_noticed() -> None:
     assert kept.whole(50).take(dense(51, 51)).at == ("live", 51, {1.0: 51.0})
 
 
+def test_a_whole_book_in_its_place_counts_whatever_its_number() -> None:
+    """Where whole books come among the updates, and the source has begun anew."""
+    def begun_anew(last: int) -> BookSnapshot:
+        return BookSnapshot(last, [(2.0, float(last))], [], in_order=True)
+
+    kept = Kept("dense").whole(10).take(dense(11, 15))
+    kept.keeper.apply(begun_anew(1))
+    assert kept.take(dense(2, 2, (2.0, 2.0))).at == ("live", 2, {2.0: 2.0}) and not kept.losses
+    kept.take(dense(14, 14)).keeper.apply(begun_anew(3))
+    assert kept.at == ("live", 3, {2.0: 3.0}), "what was held came before it"
+    assert kept.take(dense(4, 4, (2.0, 4.0))).at == ("live", 4, {2.0: 4.0})
+
+
+def test_whole_books_whose_numbering_begins_anew() -> None:
+    kept = Kept("snapshots").whole(1000)
+    for n in range(1, MAX_REPEATS + 1):
+        assert kept.whole(n).at == ("live", 1000, {1.0: 1000.0})
+    assert kept.whole(MAX_REPEATS + 1).at == ("live", MAX_REPEATS + 1, {1.0: MAX_REPEATS + 1.0})
+    kept.keeper.apply(BookSnapshot(1, [(1.0, 1.0)], [], in_order=True))
+    assert kept.at == ("live", 1, {1.0: 1.0}) and not kept.losses
+
+
 def test_repeats_in_between_are_no_new_numbering() -> None:
     kept = Kept("dense").whole(10)
     for n in range(11, 11 + 3 * MAX_REPEATS):
@@ -432,3 +454,31 @@ def test_a_live_book_is_right_whatever_happens_to_the_updates(rule: str, seed: i
     kept.keeper.lose("in the end")
     kept.keeper.apply(BookSnapshot(at, list(truth[at].items()), []))
     assert kept.at == ("live", at, truth[at])
+
+
+# -- snapshots that are not all there is ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bids", [True, False])
+def test_a_price_that_leaves_its_snapshot_is_noticed(bids: bool) -> None:
+    """Of what lies beyond the worst level of a limited snapshot the venue has never told."""
+    prices = [float(100 - n if bids else 100 + n) for n in range(40)]
+
+    def one(price: float, size: float) -> Delta:
+        last = kept.book.last + 1
+        return Delta(last, last, [(price, size)] if bids else [], [] if bids else [(price, size)])
+
+    for limit, whole in ((40, False), (41, True), (0, True)):
+        kept = Kept("dense")
+        assert not kept.keeper.outrun()
+        levels = [(price, 1.0) for price in prices]
+        kept.keeper.apply(BookSnapshot(10, levels if bids else [], [] if bids else levels, limit=limit))
+        for price in prices[:30]:
+            kept.take(one(price, 0.0))
+            assert not kept.keeper.outrun(), "three quarters of it, and the level at which it ends"
+        kept.take(one(prices[30], 0.0))
+        assert kept.keeper.outrun() is not whole
+        kept.take(one(prices[30], 2.0))
+        assert not kept.keeper.outrun()
+        kept.take(one(prices[30], 0.0)).keeper.lose("the price has left")
+        assert not kept.keeper.outrun(), "it is known"

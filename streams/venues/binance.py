@@ -88,8 +88,8 @@ class BinanceVenue(Venue):
     def _snapshot_size(self) -> tuple[int, int]:
         """Levels to ask for in a snapshot, and the weight of that: 1000, or what ``depth`` needs.
 
-        Never less than 100: levels beyond the snapshot are unknown until they change, so with a
-        small one the book turns wrong as soon as the price moves beyond it.
+        Never less than 100: levels beyond the snapshot are unknown until they change, so a book with a small
+        one has to be rebuilt as soon as the price moves.
         """
         wanted = 1000 if self.depth is None else max(self.depth, 100)
         for limit, weight in self._weights:
@@ -200,7 +200,7 @@ class BinanceVenue(Venue):
     def snapshot(self, route: Route, body: bytes, now: int) -> Iterable[Item]:
         """See Venue."""
         try:
-            return ((route, self._wire.snapshot(body)),)
+            return ((route, self._wire.snapshot(body, self._limit)),)
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             return ((self.session, Malformed(f"snapshot of {route.symbol}: {error}")),)
 
@@ -221,7 +221,7 @@ class BinanceVenue(Venue):
 
     def orderbook_answer(self, symbol: str, body: bytes, now: int) -> BookSnapshot:
         """See Venue."""
-        return self._wire.snapshot(body)
+        return self._wire.snapshot(body, self._limit)
 
 
 class BinanceFuturesVenue(BinanceVenue):

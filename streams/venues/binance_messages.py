@@ -291,13 +291,13 @@ class Messages:
         """The answer of ``ticker/24hr``. Raises for a bad one."""
         return self._ticker(symbol, self._rest_ticker(body), now, "rest")
 
-    def snapshot(self, body: bytes) -> BookSnapshot:
-        """The answer of ``depth``. Raises for a bad one."""
+    def snapshot(self, body: bytes, limit: int) -> BookSnapshot:
+        """The answer of ``depth`` with that limit. Raises for a bad one."""
         book = self._snapshot(body)
         if self._exact:
             check_levels(book.bids)
             check_levels(book.asks)
-        return BookSnapshot(book.last, book.bids, book.asks, book.time)
+        return BookSnapshot(book.last, book.bids, book.asks, book.time, limit)
 
 
 class FuturesMessages(Messages):

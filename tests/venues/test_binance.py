@@ -224,8 +224,8 @@ def test_snapshots() -> None:
     venue = talk()
     route = venue.routes["book", "bnbbtc"]
     body = b'{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}'
-    assert list(venue.snapshot(route, body, NOW)) == [(route, BookSnapshot(160, [(0.0024, 10.0)],
-                                                                           [(0.0026, 100.0)]))]
+    assert list(venue.snapshot(route, body, NOW)) == [(route, BookSnapshot(
+        160, [(0.0024, 10.0)], [(0.0026, 100.0)], limit=1000))]
     for bad in (b"", b"{}", b'{"lastUpdateId":160,"bids":[["0.0024"', b"<html>", b"[" * 100_000,
                 b'{"lastUpdateId":null,"bids":[],"asks":[]}', b'{"code":-1121,"msg":"Invalid symbol."}',
                 b'{"lastUpdateId":160,"bids":[["NaN","10"]],"asks":[]}'):

@@ -57,7 +57,7 @@ def test_the_cursor_and_fresh_books():
         "symbols": f"{BTC},{ETH}", "channels": "book,trades", "hold": "5", "fresh": BTC}
     body = f'<feed cursor="1.7"><book symbol="{BTC}" sequence="3" time="1"/></feed>'
     items = answered(venue, body.encode())
-    assert items == [(btc, BookSnapshot(3, [], [], 1_000_000))]
+    assert items == [(btc, BookSnapshot(3, [], [], 1_000_000, in_order=True))]
     assert dict(venue.poll().params) == {
         "symbols": f"{BTC},{ETH}", "channels": "book,trades", "cursor": "1.7", "hold": "5"}
     assert venue.refresh(btc) == (ANEW,)

@@ -78,7 +78,7 @@ def test_books_are_whole_or_changed():
     assert (change.link, change.last, change.bids, change.asks) == (4, 4, [(1.0, 2.0)], [(2.0, 0.0)])
     whole = msgspec.structs.replace(update, snapshot=True, timestamp=9)
     (_, snapshot), = venue.receive(published("book.A-B", whole), NOW)
-    assert snapshot == BookSnapshot(4, [(1.0, 2.0)], [(2.0, 0.0)], 9)
+    assert snapshot == BookSnapshot(4, [(1.0, 2.0)], [(2.0, 0.0)], 9, in_order=True)
 
 
 def test_exact_numbers_survive():
