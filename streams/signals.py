@@ -146,7 +146,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Alive:
-    """The peer has answered a ping, and says nothing else: life, and no data."""
+    """A heartbeat, a pong, an answer that nothing follows from: life, and no data."""
 
 
 @dataclass(frozen=True)

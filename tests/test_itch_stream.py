@@ -279,6 +279,15 @@ def test_stop_within_a_second_whatever_the_server_does(sim: ItchSim, itch: Any, 
     assert time.monotonic() - began < 1.0
 
 
+def test_heartbeats_alone_are_no_data(sim: ItchSim, itch: Any) -> None:
+    stream = itch(sim, stale_after=0.8)
+    wait_live(stream)
+    sim.inject(FAULTS["no_data"])
+    wait_until(lambda: len(sim.logins) >= 2, 10)
+    assert stream.status()["last_error"] == "connected, but no data for 0.8 s"
+    settle(stream, sim)
+
+
 def test_stop_in_a_flood(stack: Any, itch: Any) -> None:
     sim = stack.enter_context(ItchSim(SYMBOLS))
     sim.advance(100_000)

@@ -19,6 +19,7 @@ from streams.stream import Stream
 from streams.subscriptions import UNANSWERED
 from streams.transports.websocket import WebSocketTransport
 
+from .live import PLACES
 from .raw_peer import RawPeer
 from .relay import Relay
 from .tools import live, wait_live, wait_until, with_limits
@@ -158,6 +159,23 @@ def test_pongs_and_pings_but_no_data_is_stale_and_replaced(kind: Any, serve: Ser
     assert any("the order book is stale" in text for text in refused)
     assert stream.status()["last_error"] == "connected, but no data for 0.8 s"
     assert stream.store.orderbook(stream.exchange, "BTC-USDT", max_age=5)["status"] == "live"
+
+
+@pytest.mark.parametrize("name, options", [
+    ("kraken-book", {"heartbeat": 0.2}), ("alpaca-ticker", {}), ("alpaca-crypto", {}),
+    ("polygon-crypto", {})])
+def test_heartbeats_are_no_data_at_any_venue(name: str, options: Any, stack: Any) -> None:
+    place = PLACES[name]
+    sim = place.serve(stack, rate=50.0, **options)
+    stream = place.stream(sim, place.symbols[0], stack, stale_after=0.8)
+    stream.start()
+    wait_live(stream)
+    begun = time.monotonic()
+    sim.inject(Fault.NO_DATA)
+    wait_until(lambda: sim.accepted == 2, 5)
+    assert time.monotonic() - begun > 0.7
+    assert stream.status()["last_error"] == "connected, but no data for 0.8 s"
+    wait_live(stream)
 
 
 @pytest.mark.parametrize("kind, options", [

@@ -20,7 +20,8 @@ from ..errors import ConfigurationError
 from ..events import Ticker
 from ..symbols import SymbolStyle
 from ..venue import (
-    Acked, BookSnapshot, Item, Limits, Malformed, Notice, Reconnect, Refused, RestRequest, Route, Venue,
+    Acked, Alive, BookSnapshot, Item, Limits, Malformed, Notice, Reconnect, Refused, RestRequest, Route,
+    Venue,
 )
 from . import binance_messages as wire
 
@@ -185,7 +186,7 @@ class BinanceVenue(Venue):
 
     def _answer(self, message: wire.Odd, topics: Sequence[str]) -> Iterable[Item]:
         if not topics:
-            return ()                                   # of an UNSUBSCRIBE
+            return ((self.session, Alive()),)           # of an UNSUBSCRIBE
         if message.refusal is None:
             return ((self.session, Acked(topics)),)
         return ((self.session, Refused(topics, message.refusal, message.number not in _WRONG)),)

@@ -164,7 +164,7 @@ class HuobiVenue(Venue):
             route = self._by_topic.get(head.rep)
             return ((route, self._wire.refresh(text)),) if route is not None else ()
         if head.unsubbed:
-            return ()
+            return ((self.session, Alive()),)
         return ((self.session, Malformed(f"neither data nor answer: {text[:80]!r}")),)
 
     # -- whole books ----------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ from typing import Any, ClassVar
 from ..errors import AuthenticationFailed, ConfigurationError
 from ..symbols import SymbolStyle
 from ..venue import (
-    BookSnapshot, Failed, Item, Limits, Malformed, Notice, Ready, Reconnect, Refused, Reply, RestRequest,
-    Route, Signal, Venue,
+    Alive, BookSnapshot, Failed, Item, Limits, Malformed, Notice, Ready, Reconnect, Refused, Reply,
+    RestRequest, Route, Signal, Venue,
 )
 from . import soup
 from .itch_market import CHANNEL_OF, EVENT_OF, MARKET_WIDE, Numbers
@@ -107,7 +107,7 @@ class NasdaqItch(Venue):
         self._wanted: dict[str, list[Route]] = {}   # symbol -> routes
         self._packets: dict[int, Callable[[bytes, int], None]] = {
             soup.ACCEPTED: self._accepted, soup.REJECTED: self._rejected,
-            soup.UNSEQUENCED: self._ignore, soup.SERVER_HEARTBEAT: self._ignore,
+            soup.UNSEQUENCED: self._ignore, soup.SERVER_HEARTBEAT: self._beats,
             soup.END_OF_SESSION: self._ended, soup.DEBUG: self._debug,
         }
         self._messages: dict[int, Callable[[bytes, int], None]] = {}
@@ -276,6 +276,9 @@ class NasdaqItch(Venue):
 
     def _ignore(self, raw: bytes, now: int) -> None:
         """There is nothing to do."""
+
+    def _beats(self, raw: bytes, now: int) -> None:
+        self._say(Alive())
 
     def _say(self, signal: Signal) -> None:
         """Have a signal told with the next packet, or with this one."""

@@ -21,7 +21,8 @@ from ..errors import ConfigurationError
 from ..events import Ticker
 from ..symbols import SymbolStyle, native_symbol
 from ..venue import (
-    Acked, BookBroken, BookSnapshot, Item, Limits, Malformed, Notice, Refused, RestRequest, Route, Venue,
+    Acked, Alive, BookBroken, BookSnapshot, Item, Limits, Malformed, Notice, Refused, RestRequest, Route,
+    Venue,
 )
 from . import kraken_messages as wire
 
@@ -54,10 +55,12 @@ class KrakenVenue(Venue):
     rest_url: ClassVar[str] = "https://api.kraken.com"
     symbol_style: ClassVar[SymbolStyle] = SymbolStyle(separator="/")
     time_unit: ClassVar[int] = 1
-    # A heartbeat a second where nothing else is said; books of quiet pairs say nothing for long. About
-    # 150 connects in ten minutes are let through; messages are limited, too, but not documented.
+    # A heartbeat a second where nothing else is said: they tell that the connection lives, not that it
+    # brings what was asked for. Books of quiet pairs say nothing for half a minute (seen), so silence of
+    # all of them is believed for four times that, and costs one connect then. About 150 connects in ten
+    # minutes are let through; messages are limited, too, but not documented.
     limits: ClassVar[Limits] = Limits(
-        topics=200, batch=50, messages=(5, 1.0), connects=(140, 600.0), rest=(1, 1.0), stale_after=60.0,
+        topics=200, batch=50, messages=(5, 1.0), connects=(140, 600.0), rest=(1, 1.0), stale_after=120.0,
         heartbeat=10.0)
     rule: str = "unsequenced"
 
@@ -74,6 +77,7 @@ class KrakenVenue(Venue):
         self._right: dict[str, DigitBook] = {}          # those that had a snapshot and no mistake since
         self._asked: dict[int, dict[str, None]] = {}    # topics of a request that are not answered
         self._next_id = 1
+        self._no_data: Sequence[Item] = ((self.session, Alive()),)
 
     # -- questions ----------------------------------------------------------------------------------
 
@@ -202,10 +206,11 @@ class KrakenVenue(Venue):
     def _data(self, message: wire.Odd, now: int) -> Iterable[Item]:
         channel = message.channel
         if channel == "heartbeat":
-            return ()
+            return self._no_data
         if channel == "status":
             states = [state.system for state in wire.decode_states(message.data)]
-            return [(self.session, Notice(f"system is {s}")) for s in states if s != "online"]
+            notices = [(self.session, Notice(f"system is {s}")) for s in states if s != "online"]
+            return notices or self._no_data
         if channel not in self._wire.records:
             return ((self.session, Malformed(f"data of an unknown channel: {channel[:40]!r}")),)
         if message.type == "snapshot" and channel != "ticker":
@@ -220,11 +225,11 @@ class KrakenVenue(Venue):
     def _answer(self, message: wire.Odd, raw: bytes) -> Iterable[Item]:
         """To a request; or an error that belongs to none."""
         if message.method == "pong":
-            return ()
+            return self._no_data
         result = message.result
         if message.success and result is not None and message.method in ("subscribe", "unsubscribe"):
             if message.method == "unsubscribe":
-                return ()
+                return self._no_data
             name = f"ohlc.{result.interval}" if result.channel == "ohlc" else result.channel
             topic = f"{name}:{result.symbol}"
             self._settle(message.req_id, (topic,))

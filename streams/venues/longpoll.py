@@ -28,7 +28,7 @@ from ..errors import ConfigurationError, MissingDependency
 from ..mapping import Element, JsonReader, Reader, XmlReader, compile_elements, is_true, rule_of
 from ..polling import ANEW, Ask
 from ..symbols import SymbolStyle
-from ..venue import BookSnapshot, Item, Limits, Malformed, Notice, Route, Venue
+from ..venue import Alive, BookSnapshot, Item, Limits, Malformed, Notice, Route, Venue
 
 __all__ = ["LongPollJsonVenue", "LongPollXmlVenue"]
 
@@ -210,7 +210,7 @@ class _LongPollVenue(Venue):
                         items.append((self.session, Malformed(str(error), self._topic_of(element, record))))
         if bad > _BAD_SHOWN:
             items.append((self.session, Malformed(f"{bad - _BAD_SHOWN} more bad records in one answer")))
-        return items
+        return items or ((self.session, Alive()),)      # nothing new, as a 204 says it, too
 
     # -- inside ----------------------------------------------------------------------------------------
 

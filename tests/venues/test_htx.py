@@ -81,7 +81,7 @@ def test_answers() -> None:
     assert one(venue, {"status": "error", "ts": 1, "id": "2", "err-code": "bad-request",
                        "err-msg": "invalid"}) \
         == Refused(("b",), "invalid (bad-request)")
-    assert heard(venue, {"id": "3", "status": "ok", "unsubbed": "a", "ts": 5}) == []
+    assert one(venue, {"id": "3", "status": "ok", "unsubbed": "a", "ts": 5}) == Alive()
     list(venue.subscribe(["c"]))
     assert one(venue, {"status": "error", "ts": 1, "id": "4", "err-code": "system-error",
                        "err-msg": "busy"}) == Refused(("c",), "busy (system-error)", transient=True)

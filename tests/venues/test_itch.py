@@ -12,7 +12,7 @@ from streams.errors import AuthenticationFailed, ConfigurationError
 from streams.events import Imbalance, MarketStatus, PriceBand, TradeCorrection
 from streams.sim.itch import _garbage
 from streams.sim.itch_market import ItchMarket
-from streams.venue import Failed, Malformed, Notice, Ready, Reconnect, Refused, Reply
+from streams.venue import Alive, Failed, Malformed, Notice, Ready, Reconnect, Refused, Reply
 from streams.venues import itch_messages as messages
 from streams.venues.itch import NasdaqItch
 
@@ -202,7 +202,8 @@ class TestLogin:
         assert list(feed.venue.goodbye()) == [b"O"]
         feed.feed(b"+maintenance tonight ")
         assert feed.taken(Notice) == [Notice("maintenance tonight")]
-        assert feed.feed(b"H") == [] and feed.feed(b"Uwhatever") == []
+        feed.feed(b"H")
+        assert feed.taken(Alive) == [Alive()] and feed.feed(b"Uwhatever") == []
 
     def test_transport_options_are_the_packets_framing(self) -> None:
         assert NasdaqItch(**KEYS).transport_options() == {"framing": "length", "width": 2, "byteorder": "big"}
@@ -350,7 +351,7 @@ class TestBooks:
         assert feed.venue is not None
         route = feed.venue.routes["book", "AAPL"]
         assert feed.venue.refresh(route) == ()
-        ((same, snapshot),) = feed.feed(b"H")
+        _, (same, snapshot) = feed.feed(b"H")
         assert same is route and snapshot.bids == [(1.0, 3.0)] and snapshot.last == 2
 
     def test_removed_routes_get_nothing_and_can_come_back(self) -> None:
@@ -364,7 +365,7 @@ class TestBooks:
         assert feed.say(message("E", 1, (1, 8), (1, 4), (2, 8))) == []
         for route in routes:
             feed.venue.add(route)
-        (snapshot,) = [event for _, event in feed.feed(b"H")]
+        _, snapshot = [event for _, event in feed.feed(b"H")]
         assert snapshot.bids == [(1.0, 2.0)]
 
     def test_a_stock_that_is_not_in_the_directory_is_refused(self) -> None:

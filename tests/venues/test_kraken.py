@@ -10,7 +10,7 @@ import pytest
 from streams.checksums import check_digits
 from streams.errors import ConfigurationError
 from streams.exchanges import Kraken
-from streams.venue import Acked, BookBroken, BookSnapshot, Malformed, Notice, Refused
+from streams.venue import Acked, Alive, BookBroken, BookSnapshot, Malformed, Notice, Refused
 from streams.venues import kraken_messages as wire
 
 from . import kraken_frames as frames
@@ -101,7 +101,7 @@ def test_answers():
     assert signals(made, frames.acked("book", 1, '"depth":10,')) == [Acked(("book:BTC/USD",))]
     assert signals(made, frames.acked("ohlc", 2, '"interval":5,')) == [Acked(("ohlc.5:BTC/USD",))]
     made.unsubscribe(["book:BTC/USD"])
-    assert heard(made, frames.acked("book", 3, method="unsubscribe")) == []
+    assert signals(made, frames.acked("book", 3, method="unsubscribe")) == [Alive()]
 
 
 @pytest.mark.parametrize("text, symbol, topics, transient", [
@@ -136,8 +136,13 @@ def test_what_only_needs_to_be_noted(raw, said):
     assert signals(Kraken.venue(), raw) == [Notice(said)]
 
 
-@pytest.mark.parametrize("raw", [frames.STATUS, frames.HEARTBEAT, frames.PONG, frames.TRADE, frames.TICKER,
-                                 frames.SNAPSHOT, frames.candle("2023-10-04T16:25:00.000000000Z")])
+@pytest.mark.parametrize("raw", [frames.STATUS, frames.HEARTBEAT, frames.PONG])
+def test_what_is_only_a_sign_of_life(raw):
+    assert signals(Kraken.venue(), raw) == [Alive()]
+
+
+@pytest.mark.parametrize("raw", [frames.TRADE, frames.TICKER, frames.SNAPSHOT,
+                                 frames.candle("2023-10-04T16:25:00.000000000Z")])
 def test_what_nobody_waits_for_is_ignored(raw):
     assert heard(Kraken.venue(), raw) == []
 

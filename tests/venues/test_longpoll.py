@@ -14,7 +14,7 @@ from streams.exchanges import LongPollJson, LongPollXml
 from streams.manager import StreamManager
 from streams.polling import ANEW, Ask
 from streams.sim.longpoll import LongPollSim, PollFault
-from streams.venue import BookSnapshot, Malformed, Notice, Ready
+from streams.venue import Alive, BookSnapshot, Malformed, Notice, Ready
 from streams.venues.longpoll import LongPollJsonVenue, LongPollXmlVenue
 
 from ..tools import exact, wait_live, wait_until
@@ -104,6 +104,14 @@ def test_what_outlives_a_connection():
     assert dict(new.poll().params)["cursor"] == "1.7" and dict(new.poll().params)["fresh"] == BTC
 
 
+@pytest.mark.parametrize("venue, body", [
+    (LongPollXmlVenue, b'<feed cursor="8"/>'), (LongPollJsonVenue, b'{"cursor":8,"trade":[]}')])
+def test_an_answer_without_news_is_no_data(venue, body):
+    made = venue()
+    with_routes(made, (BTC, "trades"))
+    assert [event for _, event in answered(made, body)] == [Alive()] and made.cursor == "8"
+
+
 # -- what is said ------------------------------------------------------------------------------------
 
 
@@ -126,7 +134,7 @@ def test_a_feed_of_one_symbol_need_not_name_it():
     body = b'<x><deal><px>1.5</px><qty>2</qty></deal></x>'
     assert [route for route, _ in venue.receive(body, NOW)] == [one]
     with_routes(venue, ("OTHER", "trades"))
-    assert venue.receive(body, NOW) == []       # nobody can tell whose it is
+    assert [event for _, event in venue.receive(body, NOW)] == [Alive()]        # nobody can tell whose it is
 
 
 def test_exact_numbers_survive():
