@@ -288,7 +288,7 @@ class LongPollXmlVenue(_LongPollVenue):
     def _parse(self, raw: bytes) -> Any:
         try:
             return self._tree.fromstring(raw, forbid_dtd=True)
-        except SyntaxError as error:        # what ElementTree's ParseError is
+        except (SyntaxError, LookupError) as error:     # ElementTree's ParseError; an unknown encoding
             raise ValueError(str(error)) from None
 
 

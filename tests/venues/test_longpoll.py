@@ -155,6 +155,8 @@ ATTACKS = {
     "entities": b'<!DOCTYPE f [<!ENTITY a "x"><!ENTITY b "&a;&a;">]><f>&b;</f>',
     "external": b'<!DOCTYPE f [<!ENTITY a SYSTEM "file:///etc/hostname">]><f>&a;</f>',
     "parameter": b'<!DOCTYPE f [<!ENTITY % a SYSTEM "http://127.0.0.1:9/x"> %a;]><f/>',
+    "encoding": b'<?xml version="1.0" encoding="foo"?><f/>',
+    "codec": b'<?xml version="1.0" encoding="rot13"?><f/>',
     "doctype": b'<!DOCTYPE f SYSTEM "http://127.0.0.1:9/x"><f/>',
 }
 
