@@ -14,11 +14,10 @@ channel    fields that must be there                  further fields
 ========== ========================================== ===============================================
 book       ``bids asks`` (lists of levels)            ``price size`` (of a level) ``first last previous``
                                                       ``whole``
-trades     ``price size``                             ``side id``
-quotes     ``bid ask``                                ``bid_size ask_size sequence``
-ticker     --                                         ``last last_size bid bid_size ask ask_size open
-                                                      high low volume quote_volume``
-bars       ``interval start open high low close``     ``volume quote_volume vwap trades closed``
+trades     ``price size``                             all that :class:`streams.events.Trade` has
+quotes     ``bid ask`` (a record may lack either)     all that :class:`streams.events.Quote` has
+ticker     --                                         all that :class:`streams.events.Ticker` has
+bars       ``interval start open high low close``     all that :class:`streams.events.Bar` has
 ========== ========================================== ===============================================
 
 All may have ``symbol`` and ``time``; ``unit`` says what times count: ``s``, ``ms`` (unless said otherwise),
@@ -38,30 +37,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
+
+from msgspec import structs
 
 from .errors import ConfigurationError
-from .events import Bar, Event, Level, Number, Quote, Ticker, Trade
+from .events import Bar, Event, Level, Quote, Ticker, Trade
 from .timestamps import Rfc3339
 from .venue import BookSnapshot
 
 __all__ = [
-    "Change", "Element", "JsonReader", "Reader", "XmlReader", "compile_elements", "is_true", "rule_of",
+    "FIELDS", "Change", "Element", "JsonReader", "Reader", "XmlReader", "compile_elements", "is_true",
+    "rule_of",
 ]
 
 Get = Callable[[Any], Any]
 
-_TICKER = ("last", "last_size", "bid", "bid_size", "ask", "ask_size", "open", "high", "low", "volume",
-           "quote_volume")
-_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "book": (("bids", "asks"), ("price", "size", "first", "last", "previous", "whole")),
-    "trades": (("price", "size"), ("side", "id")),
-    "quotes": (("bid", "ask"), ("bid_size", "ask_size", "sequence")),
-    "ticker": ((), _TICKER),
-    "bars": (("interval", "start", "open", "high", "low", "close"),
-             ("volume", "quote_volume", "vwap", "trades", "closed")),
+_EVENTS: dict[str, type[Event]] = {"trades": Trade, "quotes": Quote, "ticker": Ticker, "bars": Bar}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "book": ("bids", "asks"), "trades": ("price", "size"), "quotes": ("bid", "ask"), "ticker": (),
+    "bars": ("interval", "start", "open", "high", "low", "close"),
 }
+# What is 0 in the others has no price.
+_PRICES = {"trades": ("price",), "quotes": ("bid", "ask"), "bars": ("open", "high", "low", "close")}
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "book": ("bids", "asks", "price", "size", "first", "last", "previous", "whole"),
+    **{channel: tuple(name for name in kind.__struct_fields__ if name not in Event.__struct_fields__)
+       for channel, kind in _EVENTS.items()},
+}
+"""What elements may say of each channel: of events all that is their own."""
+
 _COMMON = ("channel", "symbol", "time", "unit")
+_FLAGS = ("whole", "closed", "revised", "cancelled", "corrected")
 _UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _SIDES: dict[str, Any] = {"buy": "buy", "b": "buy", "bid": "buy", "sell": "sell", "s": "sell", "ask": "sell"}
 _MOST = 2 ** 63         # numbers of messages, and ns since the epoch, stay below: no machine packs more
@@ -162,10 +170,8 @@ class Element:
         self._interval = self._optional("interval")
         self._time = self._optional("time")
         self._unit = _unit_reader(fields.get("unit", "ms"))
-        builders: dict[str, Callable[[], Callable[[Any, dict[str, Any]], Any]]] = {
-            "book": self._book, "trades": self._trades, "quotes": self._quotes, "ticker": self._ticker,
-            "bars": self._bars}
-        self._build = builders[self.channel]()
+        self._build: Callable[[Any, dict[str, Any]], Any] = (
+            self._book() if self.channel == "book" else self._event())
 
     def symbol_of(self, record: Any) -> str | None:
         """The symbol as the feed writes it, None where records do not name it."""
@@ -199,21 +205,6 @@ class Element:
     def _optional(self, name: str) -> Get | None:
         path = self.fields.get(name)
         return None if path is None else self._reader.get(path)
-
-    def _numeric(self, name: str, positive: bool = False) -> Get:
-        """The number of that name; None where it is not there and need not be."""
-        get, number = self._optional(name), self._number
-        where, needed = f"{self.path}: {name}", name in _FIELDS[self.channel][0]
-        if get is None:
-            return lambda record: None
-        take = get
-
-        def read(record: Any) -> Number | None:
-            value = take(record)
-            if value is None and not needed:
-                return None
-            return number(value, where, positive)
-        return read
 
     def _integer(self, name: str) -> Callable[[Any], int]:
         get = self._optional(name)
@@ -256,46 +247,55 @@ class Element:
             return Change(link(record), last(record), bids(record), asks(record), time)
         return build
 
-    def _trades(self) -> Callable[[Any, dict[str, Any]], Trade]:
-        price, size = self._numeric("price", True), self._numeric("size")
-        side, number, where = self._optional("side"), self._optional("id"), f"{self.path}: side"
+    def _event(self) -> Callable[[Any, dict[str, Any]], Event]:
+        kind = _EVENTS[self.channel]
+        fields = [field for field in structs.fields(kind) if field.name in FIELDS[self.channel]]
+        readers = [(field.name, self._field(field)) for field in fields if field.name in self.fields]
+        unsaid = {field.name: None for field in fields if field.required and _may_lack(field)}
+        path = self.path
 
-        def build(record: Any, head: dict[str, Any]) -> Trade:
-            taker = None if side is None else side(record)
-            name = None if number is None else number(record)
-            return Trade(
-                price=price(record), size=size(record), side=_side(taker, where),
-                id="" if name is None else str(name), **head)
+        def build(record: Any, head: dict[str, Any]) -> Event:
+            said = {name: value for name, read in readers if (value := read(record)) is not None}
+            if not said:
+                raise ValueError(f"{path}: nothing in it")
+            event: Event = kind(**{**unsaid, **said}, **head)
+            return event
         return build
 
-    def _quotes(self) -> Callable[[Any, dict[str, Any]], Quote]:
-        bid, bid_size = self._numeric("bid", True), self._numeric("bid_size")
-        ask, ask_size = self._numeric("ask", True), self._numeric("ask_size")
-        sequence = self._integer("sequence") if "sequence" in self.fields else None
+    def _field(self, field: structs.FieldInfo) -> Get:
+        """What reads a field of an event: None where it is missing, and may be."""
+        place, where, needed = self.fields[field.name], f"{self.path}: {field.name}", not _may_lack(field)
+        get = self._reader.get(place) if isinstance(place, str) else lambda record: place
+        convert = self._converter(field, where)
 
-        def build(record: Any, head: dict[str, Any]) -> Quote:
-            return Quote(
-                bid=bid(record), bid_size=bid_size(record), ask=ask(record), ask_size=ask_size(record),
-                sequence=None if sequence is None else sequence(record), **head)
-        return build
+        def read(record: Any) -> Any:
+            value = get(record)
+            if value is not None:
+                return convert(value)
+            if needed:
+                raise ValueError(f"{where} is missing")
+            return None
+        return read
 
-    def _ticker(self) -> Callable[[Any, dict[str, Any]], Ticker]:
-        numbers = [(name, self._numeric(name)) for name in _TICKER if name in self.fields]
-        return lambda record, head: Ticker(**{name: get(record) for name, get in numbers}, **head)
+    def _converter(self, field: structs.FieldInfo, where: str) -> Get:
+        name, number, kinds = field.name, self._number, get_args(field.type)
+        if name == "start":
+            return self._unit
+        if name == "side":
+            return lambda value: _side(value, where)
+        if float in kinds:
+            positive = name in _PRICES.get(self.channel, ())
+            return lambda value: number(value, where, positive)
+        if int in kinds:
+            return lambda value: _int(value, where)
+        if field.type is bool:
+            return is_true
+        return str if field.type is str else _texts
 
-    def _bars(self) -> Callable[[Any, dict[str, Any]], Bar]:
-        names = ("open", "high", "low", "close", "volume", "quote_volume", "vwap")
-        numbers = [(name, self._numeric(name)) for name in names if name in self.fields]
-        start, interval = self._reader.get(self.fields["start"]), self._reader.get(self.fields["interval"])
-        count = self._integer("trades") if "trades" in self.fields else None
-        closed, unit = self._flag("closed"), self._unit
 
-        def build(record: Any, head: dict[str, Any]) -> Bar:
-            return Bar(
-                interval=str(interval(record)), start=unit(start(record)), closed=closed(record),
-                trades=None if count is None else count(record),
-                **{name: get(record) for name, get in numbers}, **head)
-        return build
+def _may_lack(field: structs.FieldInfo) -> bool:
+    """Whether an event may be without it."""
+    return not field.required or type(None) in get_args(field.type)
 
 
 def compile_elements(
@@ -331,17 +331,16 @@ def rule_of(elements: Iterable[Element]) -> str:
 
 def _checked(path: str, fields: Mapping[str, Any], owner: str) -> Mapping[str, Any]:
     channel = fields.get("channel") if isinstance(fields, Mapping) else None
-    if channel not in _FIELDS:
-        raise ConfigurationError(f"{owner}: element {path!r} needs a channel, one of {', '.join(_FIELDS)}")
-    needed, further = _FIELDS[channel]
-    for name in needed:
+    if channel not in FIELDS:
+        raise ConfigurationError(f"{owner}: element {path!r} needs a channel, one of {', '.join(FIELDS)}")
+    for name in _NEEDED[channel]:
         if name not in fields:
             raise ConfigurationError(f"{owner}: element {path!r} must say where its {name} is")
     for name, place in fields.items():
-        if name not in _COMMON + needed + further:
-            known = ", ".join(_COMMON + needed + further)
+        if name not in _COMMON + FIELDS[channel]:
+            known = ", ".join(_COMMON + FIELDS[channel])
             raise ConfigurationError(f"{owner}: element {path!r} has no field {name!r}; known: {known}")
-        flag = name in ("whole", "closed") and isinstance(place, bool)
+        flag = name in _FLAGS and isinstance(place, bool)
         if not flag and not (isinstance(place, str) and place):
             raise ConfigurationError(
                 f"{owner}: {name} of element {path!r} must be a place, like '@name' or 'a/b'")
@@ -398,9 +397,11 @@ def _int(value: Any, where: str) -> int:
     return number
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value if isinstance(value, list) else (value,)))
+
+
 def _side(value: Any, where: str) -> Any:
-    if value is None:
-        return None
     side = _SIDES.get(str(value).lower())
     if side is None:
         raise ValueError(f"{where}: {_shown(value)} is neither buy nor sell")

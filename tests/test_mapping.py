@@ -92,7 +92,9 @@ BOOK = {"channel": "book", "bids": "b", "asks": "a", "last": "l", "whole": "w"}
 
 @pytest.mark.parametrize("number", [float, Decimal])
 @pytest.mark.parametrize("fields, record, about", [
-    (TRADE, {}, "price"), (TRADE, {"p": 1}, "size"),
+    (TRADE, {}, "price"), ({"channel": "quotes", "bid": "b", "ask": "a"}, {"c": 1}, "nothing in it"),
+    ({"channel": "bars", "interval": "i", "start": "s", "open": "o", "high": "h", "low": "l", "close": "c"},
+     {"i": "1m", "s": 1, "o": 1, "h": 1, "l": 0, "c": 1}, "low: 0 is impossible"), (TRADE, {"p": 1}, "size"),
     (TRADE, {"p": "x", "q": 1}, "price: 'x' is no number"),
     (TRADE, {"p": 0, "q": 1}, "impossible"), (TRADE, {"p": -1, "q": 1}, "impossible"),
     (TRADE, {"p": "nan", "q": 1}, "impossible"), (TRADE, {"p": "1e999999", "q": 1}, "impossible"),

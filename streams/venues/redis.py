@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ..errors import AuthenticationFailed, ConfigurationError
-from ..mapping import Element, JsonReader, compile_elements, rule_of
+from ..mapping import FIELDS, Element, JsonReader, compile_elements, rule_of
 from ..pubsub import Kind, Message, command, unpack
 from ..symbols import SymbolStyle
 from ..venue import (
@@ -40,19 +40,11 @@ from ..venue import (
 __all__ = ["RedisVenue"]
 
 _NORMAL: Mapping[str, Mapping[str, Any]] = {
-    "book": {"channel": "book", "bids": "bids", "asks": "asks", "last": "sequence", "whole": "snapshot",
-             "time": "timestamp", "unit": "ns"},
-    "trades": {"channel": "trades", "symbol": "symbol", "price": "price", "size": "size", "side": "side",
-               "id": "id", "time": "timestamp", "unit": "ns"},
-    "quotes": {"channel": "quotes", "symbol": "symbol", "bid": "bid", "bid_size": "bid_size", "ask": "ask",
-               "ask_size": "ask_size", "time": "timestamp", "unit": "ns"},
-    "ticker": {"channel": "ticker", "symbol": "symbol", "time": "timestamp", "unit": "ns",
-               **{name: name for name in (
-                   "last", "last_size", "bid", "bid_size", "ask", "ask_size", "open", "high", "low", "volume",
-                   "quote_volume")}},
-    "bars": {"channel": "bars", "symbol": "symbol", "interval": "interval", "start": "start", "open": "open",
-             "high": "high", "low": "low", "close": "close", "volume": "volume", "closed": "closed",
-             "time": "timestamp", "unit": "ns"},
+    "book": {"bids": "bids", "asks": "asks", "last": "sequence", "whole": "snapshot", "time": "timestamp",
+             "unit": "ns"},
+    **{channel: {"symbol": "symbol", "time": "timestamp", "unit": "ns",
+                 **{name: name for name in FIELDS[channel]}}
+       for channel in ("trades", "quotes", "ticker", "bars")},
 }
 _CODECS = ("json", "msgpack")
 _GLOB = re.compile(r"([\\*?\[\]])")

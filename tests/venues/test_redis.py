@@ -47,18 +47,30 @@ def signals(venue, raw):
 
 EVENTS = [
     ("trades.A-B", "trades",
-     Trade(exchange="x", symbol="A-B", timestamp=5, price=1.5, size=2.0, side="buy", id="7")),
+     Trade(exchange="x", symbol="A-B", timestamp=5, price=1.5, size=2.0, side="buy", id="7", market="Q",
+           conditions=("C", "7"), cancelled=True, corrected=True)),
+    ("trades.A-B", "trades", Trade(exchange="x", symbol="A-B", price=1.5, size=2.0)),
     ("quotes.A-B", "quotes",
-     Quote(exchange="x", symbol="A-B", bid=1.0, bid_size=2.0, ask=1.5, ask_size=None)),
+     Quote(exchange="x", symbol="A-B", bid=1.0, bid_size=2.0, ask=1.5, ask_size=3.0, sequence=77,
+           bid_market="Q", ask_market="P", conditions=("R",))),
+    ("quotes.A-B", "quotes",
+     Quote(exchange="x", symbol="A-B", bid=1.0, bid_size=2.0, ask=None, ask_size=None)),
+    ("quotes.A-B", "quotes",
+     Quote(exchange="x", symbol="A-B", bid=None, bid_size=None, ask=None, ask_size=None)),
+    ("ticker.A-B", "ticker",
+     Ticker(exchange="x", symbol="A-B", last=1.0, last_size=2.0, bid=3.0, bid_size=4.0, ask=5.0, ask_size=6.0,
+            open=7.0, high=8.0, low=9.0, volume=10.0, quote_volume=11.0, source="rest")),
     ("ticker.A-B", "ticker", Ticker(exchange="x", symbol="A-B", last=1.0, volume=7.0)),
     ("bars:1m.A-B", "bars:1m",
      Bar(exchange="x", symbol="A-B", interval="1m", start=60, open=1.0, high=2.0, low=1.0, close=2.0,
-         closed=True)),
+         volume=3.0, quote_volume=4.5, vwap=1.5, trades=9, closed=True, revised=True)),
+    ("bars:1m.A-B", "bars:1m",
+     Bar(exchange="x", symbol="A-B", interval="1m", start=60, open=1.0, high=2.0, low=1.0, close=2.0)),
 ]
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
-@pytest.mark.parametrize("topic, channel, event", EVENTS, ids=[channel for _, channel, _ in EVENTS])
+@pytest.mark.parametrize("topic, channel, event", EVENTS)
 def test_our_own_events_come_back(topic, channel, event, codec):
     venue = RedisVenue(codec=codec)
     route, = with_routes(venue, ("A-B", channel))
@@ -67,6 +79,14 @@ def test_our_own_events_come_back(topic, channel, event, codec):
     wire = getattr(msgspec, codec)
     assert list(venue.receive(published(topic, event, codec=wire), NOW)) == [(route, expected)]
     assert list(venue.receive(published(topic, [event, event], codec=wire), NOW)) == [(route, expected)] * 2
+
+
+@pytest.mark.parametrize("channel", ["trades", "quotes", "ticker", "bars:1m"])
+def test_records_of_something_else_are_malformed(channel):
+    venue = RedisVenue()
+    with_routes(venue, ("A-B", channel))
+    signal, = signals(venue, published(f"{channel}.A-B", b'{"symbol":"A-B","timestamp":5,"hello":1}'))
+    assert isinstance(signal, Malformed)
 
 
 def test_books_are_whole_or_changed():
