@@ -224,8 +224,11 @@ class RedisVenue(Venue):
 
     def _take(self, element: Element, record: Any, message: Message, routes: Sequence[Route], now: int,
               items: list[Item]) -> None:
+        channel = element.channel_of(record) if self._only else ""
         for route in routes:
             symbol = route.symbol
+            if channel not in ("", route.channel):
+                continue                            # bars of another interval, on the same Redis channel
             if message.pattern:
                 before, after = self._around(route.channel)
                 name = message.channel.decode()

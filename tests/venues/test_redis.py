@@ -131,6 +131,17 @@ def test_one_channel_for_all_symbols():
     assert [route for route, _ in venue.receive(published("all.trades", trades), NOW)] == [c]
 
 
+@pytest.mark.parametrize("symbol", ["A-B", "A-*"])
+def test_one_channel_for_all_intervals(symbol):
+    fields = {"interval": "i", "start": "s", "open": "o", "high": "h", "low": "l", "close": "c"}
+    venue = RedisVenue(topic="candles.{symbol}", elements={"bars": fields})
+    routes = with_routes(venue, (symbol, "bars:1m"), (symbol, "bars:5m"))
+    pattern = routes[0].topics[0].encode() if "*" in symbol else b""
+    bars = [{"i": interval, "s": 1, "o": 1, "h": 1, "l": 1, "c": 1} for interval in ("5m", "1h", "1m")]
+    heard = list(venue.receive(published("candles.A-B", bars, pattern), NOW))
+    assert [(route, bar.interval) for route, bar in heard] == [(routes[1], "5m"), (routes[0], "1m")]
+
+
 def test_patterns():
     venue = RedisVenue(topic="md[1].{channel}.{symbol}.x")
     route, = with_routes(venue, ("*-USDT", "trades"))
