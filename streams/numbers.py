@@ -9,26 +9,33 @@ from typing import Any
 from .events import Level, Number
 from .venue import FloatPrice, FloatSize
 
-__all__ = ["check_levels", "check_numbers", "number_types"]
+__all__ = ["check_levels", "check_numbers", "check_prices", "number_types"]
 
-_LIMIT = Decimal("1e300")
+_SMALLEST, _LARGEST = Decimal("1e-300"), Decimal("1e300")
 
 
 def number_types(number: type[float] | type[Decimal]) -> tuple[Any, Any]:
     """``(price, size)`` types for a decoder. The float ones refuse NaN, infinities, negative sizes
-    and prices that are not positive; for Decimal use :func:`check_levels`."""
+    and prices that are not positive; Decimals are for the checks below, which say the same."""
     return (FloatPrice, FloatSize) if number is float else (Decimal, Decimal)
 
 
 def check_levels(levels: Iterable[Level]) -> None:
     """Raises ValueError (or ArithmeticError) unless all are real prices and sizes."""
     for price, size in levels:
-        if not (0 < price < _LIMIT and 0 <= size < _LIMIT):
+        if not (_SMALLEST < price < _LARGEST and 0 <= size < _LARGEST):
             raise ValueError(f"impossible level: {price} {size}")
 
 
+def check_prices(*prices: Number | None) -> None:
+    """Raises ValueError (or ArithmeticError) unless all Decimals among them are finite and more than 0."""
+    for price in prices:
+        if isinstance(price, Decimal) and not _SMALLEST < price < _LARGEST:
+            raise ValueError(f"impossible price: {price}")
+
+
 def check_numbers(*numbers: Number | None) -> None:
-    """Raises ValueError (or ArithmeticError) unless all that are there are finite and not negative."""
+    """Raises ValueError (or ArithmeticError) unless all Decimals among them are finite and not negative."""
     for number in numbers:
-        if number is not None and not 0 <= number < _LIMIT:
+        if isinstance(number, Decimal) and not 0 <= number < _LARGEST:
             raise ValueError(f"impossible number: {number}")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import field
 
 from ..events import Bar, Event, Quote, Ticker, Trade
-from ..numbers import check_levels, check_numbers, number_types
+from ..numbers import check_levels, check_numbers, check_prices, number_types
 from ..structs import own
 from ..venue import BookSnapshot, Route
 
@@ -249,7 +249,8 @@ class Messages:
 
         def parse(raw: bytes, now: int) -> Event:
             m = decode(raw).data
-            check_numbers(m.price, m.size)
+            check_prices(m.price)
+            check_numbers(m.size)
             number = m.id if m.id is not None else m.aggregate
             return Trade(
                 exchange=exchange, symbol=symbol, timestamp=m.time * MS, received=now, price=m.price,
@@ -263,7 +264,8 @@ class Messages:
         def parse(raw: bytes, now: int) -> Event:
             m = decode(raw).data
             k = m.candle
-            check_numbers(k.open, k.high, k.low, k.close, k.volume, k.quote_volume)
+            check_prices(k.open, k.high, k.low, k.close)
+            check_numbers(k.volume, k.quote_volume)
             return Bar(
                 exchange=exchange, symbol=symbol, timestamp=m.time * MS, received=now,
                 interval=k.interval, start=k.start * MS, open=k.open, high=k.high, low=k.low,
@@ -280,7 +282,8 @@ class Messages:
         return parse
 
     def _ticker(self, symbol: str, m: Any, now: int, source: str) -> Ticker:
-        check_numbers(m.last, m.last_size, m.bid, m.ask, m.open, m.high, m.low, m.volume, m.quote_volume)
+        check_numbers(m.last, m.last_size, m.bid, m.bid_size, m.ask, m.ask_size, m.open, m.high, m.low,
+                      m.volume, m.quote_volume)
         return Ticker(
             exchange=self._exchange, symbol=symbol, timestamp=m.time * MS, received=now, last=m.last,
             last_size=m.last_size, bid=m.bid or None, bid_size=m.bid_size, ask=m.ask or None,

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import field
 
 from ..events import Bar, Event, Quote, Side, Ticker, Trade
-from ..numbers import check_levels, check_numbers, number_types
+from ..numbers import check_levels, check_numbers, check_prices, number_types
 from ..structs import own
 from ..venue import BookSnapshot, Route
 
@@ -251,7 +251,8 @@ class Messages:
         def parse(text: bytes, now: int) -> Sequence[Event]:
             trades = decode(text).tick.data
             for m in trades:
-                check_numbers(m.price, m.size)
+                check_prices(m.price)
+                check_numbers(m.size)
             return [
                 Trade(exchange=self._exchange, symbol=route.symbol, timestamp=m.time * MS, received=now,
                       price=m.price, size=m.size, side=m.side, id="" if m.id is None else str(m.id))
@@ -268,7 +269,8 @@ class Messages:
             nonlocal latest
             push = decode(text)
             m = push.tick
-            check_numbers(m.open, m.high, m.low, m.close, m.volume, m.quote_volume)
+            check_prices(m.open, m.high, m.low, m.close)
+            check_numbers(m.volume, m.quote_volume)
             bar = Bar(
                 exchange=self._exchange, symbol=route.symbol, timestamp=push.time * MS, received=now,
                 interval=interval, start=m.start * SECOND, open=m.open, high=m.high, low=m.low,

@@ -14,7 +14,7 @@ from msgspec import field
 
 from ..checksums import Digits, Formula, check_digits, digits
 from ..events import Bar, Event, Level, Quote, Side, Ticker, Trade
-from ..numbers import check_levels, check_numbers, number_types
+from ..numbers import check_levels, check_numbers, check_prices, number_types
 from ..structs import own
 from ..timestamps import Rfc3339
 from ..venue import BookSnapshot, Route
@@ -271,7 +271,8 @@ class Messages:
 
     def _trades(self, route: Route) -> Callable[[Any, int], Sequence[Event]]:
         def parse(m: Any, now: int) -> Sequence[Event]:
-            check_numbers(m.price, m.size)
+            check_prices(m.price)
+            check_numbers(m.size)
             return (Trade(exchange=self._exchange, symbol=route.symbol, timestamp=epoch(m.timestamp),
                           received=now, price=m.price, size=m.size, side=m.side, id=str(m.id)),)
         return parse
@@ -283,7 +284,8 @@ class Messages:
 
         def parse(m: Any, now: int) -> Sequence[Event]:
             nonlocal latest
-            check_numbers(m.open, m.high, m.low, m.close, m.volume, m.vwap)
+            check_prices(m.open, m.high, m.low, m.close)
+            check_numbers(m.volume, m.vwap)
             bar = Bar(
                 exchange=self._exchange, symbol=route.symbol, received=now, interval=interval,
                 start=epoch(m.start), open=m.open, high=m.high, low=m.low, close=m.close, volume=m.volume,

@@ -29,6 +29,7 @@ import msgspec
 from ..credentials import credential, scrubbed
 from ..errors import AuthenticationFailed, ConfigurationError
 from ..events import Bar, Imbalance, PriceBand, Quote, Ticker, Trade, Value
+from ..numbers import check_levels
 from ..symbols import SymbolStyle, native_symbol
 from ..tagged import Build, TaggedVenue
 from ..timestamps import epoch_ns
@@ -306,6 +307,9 @@ class PolygonVenue(TaggedVenue):
     def _book(self, m: Any, symbol: str, now: int) -> BookSnapshot | None:
         if str(m.market) != self._exchange_id:
             return None                         # the same pair at another exchange
+        if self._exact:
+            check_levels(m.bids)
+            check_levels(m.asks)
         return BookSnapshot(0, m.bids, m.asks, epoch_ns(m.time) or 0)
 
     def _band(self, m: Any, symbol: str, now: int) -> PriceBand:

@@ -6,6 +6,8 @@ C08 state of one connection only   C09 every exchange with a table, or with test
 
 from __future__ import annotations
 
+import gzip
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -142,6 +144,26 @@ def test_c06_exact_numbers(sample: Sample, case: Case) -> None:
     assert all(type(number) is float for number in floats)
     assert all(type(number) is Decimal for number in decimals)
     assert [float(number) for number in decimals] == floats
+
+
+NUMBER = re.compile(rb'(?<=[:\[",])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?=[,\]}"])')
+
+
+@CASES
+@pytest.mark.parametrize("wrong", [b"0", b"-1", b"1e400"])
+def test_c06_floats_and_decimals_refuse_the_same(sample: Sample, case: Case, wrong: bytes) -> None:
+    symbol, channel, (*before, last), _ = case
+    zipped = last.startswith(b"\x1f\x8b")
+    text = gzip.decompress(last) if zipped else last
+    for found in NUMBER.finditer(text):
+        message = text[:found.start()] + wrong + text[found.end():]
+        told = []
+        for number in (float, Decimal):
+            venue = sample.make(number=number)
+            heard(venue, (symbol, channel, tuple(before), None))
+            items = venue.receive(gzip.compress(message) if zipped else message, NOW)
+            told.append([type(event).__name__ for _, event in items])
+        assert told[0] == told[1], message
 
 
 @EACH
