@@ -172,7 +172,9 @@ class Answers:
             last=last or None, last_size=last_size if last else None,
             bid=bid or None, bid_size=self._size(bid_size) if bid else None,
             ask=ask or None, ask_size=self._size(ask_size) if ask else None,
-            open=day.open, high=day.high, low=day.low, volume=day.volume, source="rest")
+            # Between two sessions the day is filled with zeros.
+            open=day.open or None, high=day.high or None, low=day.low or None, volume=day.volume,
+            source="rest")
 
     def book(self, body: bytes, market: str, symbol: str) -> BookSnapshot:
         """The book of exchange ``market`` in a crypto book; its time is in ns.

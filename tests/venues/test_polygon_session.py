@@ -304,6 +304,18 @@ def test_rest_ticker_of_a_stock() -> None:
         low=159.8, volume=68840127.0, source="rest")
 
 
+@pytest.mark.parametrize("number", [float, Decimal])
+def test_rest_ticker_between_two_sessions(number: Any) -> None:
+    zeros = b'{"o":0,"h":0,"l":0,"c":0,"v":0,"vw":0}'
+    body = (b'{"status":"OK","ticker":{"ticker":"CHKP","day":%b,"lastTrade":{"p":200.15,"s":5,'
+            b'"t":1786362120000000000},"min":%b,"updated":0}}' % (zeros, zeros))
+    ticker = polygon(number=number).ticker_answer("CHKP", body, NOW)
+    assert (ticker.open, ticker.high, ticker.low, ticker.volume) == (None, None, None, 0)
+    body = b'{"results":[{"ticker":"I:SPX","value":3822.5,"session":{"open":0,"high":0,"low":0}}]}'
+    ticker = polygon(market="indices", number=number).ticker_answer("I:SPX", body, NOW)
+    assert (ticker.last, ticker.open, ticker.high, ticker.low) == (3822.5, None, None, None)
+
+
 def test_rest_ticker_of_a_currency_pair() -> None:
     venue = polygon(market="forex", number=Decimal)
     request = venue.ticker_request("EUR-USD")
