@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ..errors import ConfigurationError
-from ..events import Ticker
+from ..events import Ticker, Trade
 from ..symbols import SymbolStyle
 from ..venue import (
     Acked, Alive, BookSnapshot, Item, Limits, Malformed, Notice, Refused, Reply, RestRequest, Route, Venue,
@@ -26,6 +26,7 @@ from . import htx_messages as wire
 __all__ = ["HuobiVenue"]
 
 _GZIP = 16 + zlib.MAX_WBITS
+_UNCONFIRMED = 1 << 63          # ns: later than any trade
 _LARGEST = 8 * 1024 * 1024      # bytes unpacked; the largest real message is about 40 kB
 
 
@@ -39,7 +40,8 @@ class HuobiVenue(Venue):
             ``"incremental"``: ``mbp`` with its refresh, 100 ms; served on an endpoint of its own, so
             it can not share a stream with other channels (the manager makes two).
 
-    The first push of ``trades`` after subscribing is the last trade from before; it is dropped.
+    The first push of ``trades`` after subscribing is the last trade, whenever that was. One from before the
+    subscription is handed on only if it was made while the connection was away.
     """
 
     name: ClassVar[str] = "huobi"
@@ -68,7 +70,9 @@ class HuobiVenue(Venue):
         self._by_topic: dict[str, Route] = {}
         self._ever: set[str] = set()                        # topics that were asked for on this connection
         self._asked: dict[str, tuple[str, str]] = {}        # id -> (what was asked, topic)
-        self._early: set[str] = set()                       # trades: the old one is still to come
+        # Trades: when the venue confirmed the subscription, and the last trade known of, by topic.
+        self._since: dict[str, int] = {}
+        self._newest: dict[str, tuple[int, int]] = {}
         self._next_id = 1
 
     # -- questions ----------------------------------------------------------------------------------
@@ -90,6 +94,11 @@ class HuobiVenue(Venue):
 
     # -- the conversation -----------------------------------------------------------------------------
 
+    def inherit(self, previous: Venue) -> None:
+        """See Venue. What trades were handed on."""
+        assert isinstance(previous, HuobiVenue)
+        self._newest = previous._newest
+
     def add(self, route: Route) -> None:
         """See Venue."""
         super().add(route)
@@ -104,11 +113,13 @@ class HuobiVenue(Venue):
 
     def subscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
         """See Venue. One topic a message."""
-        self._early.update(topic for topic in topics if topic.endswith(".trade.detail"))
+        self._since.update((topic, _UNCONFIRMED) for topic in topics if topic.endswith(".trade.detail"))
         return [self._request("sub", topic) for topic in topics]
 
     def unsubscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
         """See Venue."""
+        for topic in topics:
+            self._newest.pop(topic, None)
         return [self._request("unsub", topic) for topic in topics]
 
     def _request(self, verb: str, topic: str) -> str:
@@ -132,9 +143,8 @@ class HuobiVenue(Venue):
                 if route is None:
                     return self._of_nobody(head.ch)
                 events = route.parse(text, now)
-                if head.ch in self._early:
-                    self._early.discard(head.ch)
-                    return ()
+                if head.ch in self._since:
+                    events = self._unseen(head.ch, events)
                 return [(route, event) for event in events]
             if head.ping is not None:
                 # The venue wants its own number back.
@@ -150,6 +160,15 @@ class HuobiVenue(Venue):
             return ()
         return ((self.session, Malformed(f"of a topic nobody asked for: {topic:.80}")),)
 
+    def _unseen(self, topic: str, trades: Sequence[Trade]) -> Sequence[Trade]:
+        """Those since the subscription was confirmed, or since the last that is known."""
+        since, last = self._since[topic], self._newest.get(topic)
+        fresh = [trade for trade in trades if (trade.timestamp or 0) >= since
+                 or (last is not None and _place(trade) > last)]
+        if trades:
+            self._newest[topic] = max(last or (0, 0), _place(trades[-1]))
+        return fresh
+
     def _answer(self, head: wire.Head, text: bytes) -> Iterable[Item]:
         verb, topic = self._asked.pop(str(head.id), ("", ""))
         if head.status == "error":
@@ -159,6 +178,8 @@ class HuobiVenue(Venue):
                 return ((self.session, Refused((topic,), head.refusal, not wrong)),)
             return ((self.session, Notice(head.refusal)),)
         if head.subbed:
+            if head.subbed in self._since:
+                self._since[head.subbed] = head.time * wire.MS or _UNCONFIRMED
             return ((self.session, Acked((head.subbed,))),)
         if head.rep:
             route = self._by_topic.get(head.rep)
@@ -190,6 +211,11 @@ class HuobiVenue(Venue):
     def orderbook_answer(self, symbol: str, body: bytes, now: int) -> BookSnapshot:
         """See Venue."""
         return self._wire.rest_book(body)
+
+
+def _place(trade: Trade) -> tuple[int, int]:
+    """Where a trade stands among those of its symbol."""
+    return trade.timestamp or 0, int(trade.id or 0)
 
 
 def _unpack(raw: bytes) -> bytes:

@@ -41,6 +41,7 @@ class Head(msgspec.Struct, gc=False):
     subbed: str = ""
     unsubbed: str = ""
     rep: str = ""
+    time: int = field(name="ts", default=0)
     error_code: str = field(name="err-code", default="")
     error_text: str = field(name="err-msg", default="")
 

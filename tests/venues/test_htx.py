@@ -185,6 +185,51 @@ def test_the_first_trades_after_subscribing_are_old_and_dropped() -> None:
                                     price=58911.07, size=0.000198, side="sell", id="2")
 
 
+TRADES = "market.btcusdt.trade.detail"
+
+
+def subscribed(at: int, previous: Any = None) -> Any:
+    """A connection whose subscription to trades was confirmed then, ms."""
+    venue = HuobiVenue()
+    if previous is not None:
+        venue.inherit(previous)
+    venue.add(venue.route("BTC-USDT", "trades"))
+    venue.subscribe([TRADES])
+    assert one(venue, {"id": "1", "status": "ok", "subbed": TRADES, "ts": at}) == Acked((TRADES,))
+    return venue
+
+
+def traded(venue: Any, *deals: tuple[int, int]) -> list[str]:
+    """The trades that are handed on of a push of these ``(id, time)``, newest first."""
+    data = [{"id": 1, "ts": when, "tradeId": number, "amount": 1, "price": 1, "direction": "buy"}
+            for number, when in deals]
+    tick = {"id": 1, "ts": 1, "data": data}
+    return [trade.id for trade in heard(venue, {"ch": TRADES, "ts": 1, "tick": tick})]
+
+
+def test_only_trades_from_before_the_subscription_are_old() -> None:
+    assert traded(subscribed(1000), (1, 1000)) == ["1"], "the first trade of a new pair"
+    venue = subscribed(1000)
+    assert traded(venue, (6, 999), (5, 999)) == []
+    assert traded(venue, (7, 999)) == ["7"], "the venue's clocks differ a little"
+    assert traded(venue, (9, 1001), (8, 1001)) == ["8", "9"]
+    assert traded(venue, (10, 1000)) == ["10"], "a late one"
+
+
+def test_a_trade_made_while_the_connection_was_away_is_handed_on() -> None:
+    first = subscribed(1000)
+    assert traded(first, (6, 1100)) == ["6"]
+    second = subscribed(1300, first)
+    assert traded(second, (8, 1200), (7, 1200), (6, 1100)) == ["7", "8"]
+    third = subscribed(1400, second)
+    assert traded(third, (8, 1200)) == [], "it has been handed on"
+    third.unsubscribe([TRADES])
+    third.subscribe([TRADES])
+    assert one(third, {"id": "3", "status": "ok", "subbed": TRADES, "ts": 1600}) == Acked((TRADES,))
+    assert traded(third, (9, 1500)) == [], "nobody wanted it then"
+    assert traded(third, (10, 1700)) == ["10"]
+
+
 def test_after_a_change_of_mind_no_trade_is_taken_for_an_old_one() -> None:
     """Unsubscribed and subscribed again before anything was sent: the venue begins nothing anew."""
     venue = talk("trades")
