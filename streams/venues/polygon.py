@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -113,7 +114,9 @@ class PolygonVenue(TaggedVenue):
         self._lot: Any = None if quote_lot == 1 else number(str(quote_lot))
         self._exchange_id = None if exchange_id is None else str(exchange_id)
         self._ready = False
-        self._requests = Requests(self.spelled_topic, apart=self.market == "indices")
+        if self.market == "indices":    # plans differ from one to the next: each is asked for alone
+            self.limits = replace(self.limits, batch=1)     # type: ignore[misc]
+        self._requests = Requests(self.spelled_topic)
         self._answers = Answers(self.name, number, self._lot)
         self.speak(wire.messages(number, self.signed), wire.Head)
         self.answer(wire.Status, self._status)

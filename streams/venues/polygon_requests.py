@@ -49,12 +49,10 @@ class Requests:
 
     Args:
         spelled: Turns a topic as the vendor repeats it into our spelling.
-        apart: Plans differ from symbol to symbol (indices): everything is asked for alone.
     """
 
-    def __init__(self, spelled: Callable[[str], str], apart: bool = False) -> None:
+    def __init__(self, spelled: Callable[[str], str]) -> None:
         self._spelled = spelled
-        self._apart = apart
         self._asked: deque[_Request] = deque()
         self._tried: set[_Kind] = set()         # kinds of which one has been asked for alone
         self._suspects: set[str] = set()        # topics to be asked for alone
@@ -64,7 +62,7 @@ class Requests:
         self._settle(topics)
         requests: list[_Request] = []
         for kind, names in _by_kind(topics).items():
-            alone = [name for name in names if self._apart or name in self._suspects]
+            alone = [name for name in names if name in self._suspects]
             others = [name for name in names if name not in alone] if alone else names
             requests += [_Request([name]) for name in alone]
             if others and kind not in self._tried:

@@ -135,6 +135,12 @@ class Cluster:
         return [a for a in order if a is no] + yes if self.late else order
 
 
+def batches(venue: PolygonVenue, topics: list[str]) -> list[list[str]]:
+    """What a stream asks for in one go."""
+    size = venue.limits.batch
+    return [topics[start:start + size] for start in range(0, len(topics), size)]
+
+
 def converse(venue: PolygonVenue, cluster: Cluster, *calls: list[str]) -> tuple[set[str], set[str]]:
     """What ends up confirmed and refused. Calls are made without waiting for answers, and what stays
     unanswered is asked for again, as a stream does."""
@@ -182,8 +188,16 @@ def test_single_symbols_outside_the_plan(market: str, per: str, late: bool) -> N
     venue = admitted(market=market)
     topics = [f"AM.I:S{n}" for n in range(20)]
     denied = {"AM.I:S3", "AM.I:S4", "AM.I:S19"}
-    live, refused = converse(venue, Cluster(denied, per, late), topics)
+    live, refused = converse(venue, Cluster(denied, per, late), *batches(venue, topics))
     assert (live, refused) == (set(topics) - denied, denied)
+
+
+def test_each_index_is_asked_for_alone_and_counts_for_the_message_limit() -> None:
+    venue = admitted(market="indices")
+    topics = [f"V.I:A{n}" for n in range(40)]
+    for topic, batch in zip(topics, batches(venue, topics)):
+        assert [json.loads(frame)["params"] for frame in venue.subscribe(batch)] == [topic]
+    assert admitted().limits.batch > 1
 
 
 def test_a_wildcard_may_be_refused_where_symbols_are_not() -> None:
