@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .errors import ConfigurationError
 
-__all__ = ["SymbolStyle", "native_symbol"]
+__all__ = ["SymbolStyle", "check_pair", "native_symbol"]
 
 # What a symbol may be made of: letters of any script (some venues list non-ASCII names), digits and
 # the punctuation venues use. No white space and nothing that means something in a URL or a topic.
@@ -48,3 +48,15 @@ def native_symbol(symbol: str, style: SymbolStyle, venue: str) -> str:
         raise ConfigurationError(
             f"{symbol!r} is no symbol of {venue}; write it like 'BTC-USDT' or as the venue does")
     return native.lower() if style.lower else native.upper()
+
+
+def check_pair(native: str, symbol: str, venue: str) -> None:
+    """For venues that answer a misspelt pair with silence.
+
+    Raises:
+        ConfigurationError: ``native``, made of the user's ``symbol``, is not of the form ``BASE/QUOTE``.
+    """
+    parts = native.replace("-", "/").split("/")
+    if len(parts) != 2 or not all(parts):
+        raise ConfigurationError(
+            f"{symbol!r} is no symbol of {venue}; write it like 'BTC-USD' or 'BTC/USD'")

@@ -25,7 +25,7 @@ import msgspec
 from ..credentials import credential, scrubbed
 from ..errors import ConfigurationError
 from ..events import Bar, Imbalance, MarketStatus, News, PriceBand, Quote, Ticker, Trade, TradeCorrection
-from ..symbols import SymbolStyle
+from ..symbols import SymbolStyle, check_pair
 from ..tagged import Build, TaggedVenue
 from ..timestamps import Rfc3339, msgpack_ns
 from ..venue import BookSnapshot, Item, Limits, Notice, Ready, Reply, RestRequest, Route, Venue
@@ -372,6 +372,13 @@ class AlpacaCryptoVenue(_Alpaca):
     limits = replace(LIMITS, stale_after=60.0)
     rule = "unsequenced"
     feeds = {"us": "/v1beta3/crypto/us", "us-1": "/v1beta3/crypto/us-1", "eu-1": "/v1beta3/crypto/eu-1"}
+
+    def native(self, symbol: str) -> str:
+        """See :meth:`Venue.native`."""
+        native = super().native(symbol)
+        if "*" not in native:
+            check_pair(native, symbol, self.name)
+        return native
 
     def ticker_request(self, symbol: str) -> RestRequest | None:
         """See :meth:`Venue.ticker_request`."""

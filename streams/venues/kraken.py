@@ -19,7 +19,7 @@ import msgspec
 from ..checksums import DigitBook
 from ..errors import ConfigurationError
 from ..events import Ticker
-from ..symbols import SymbolStyle, native_symbol
+from ..symbols import SymbolStyle, check_pair, native_symbol
 from ..venue import (
     Acked, Alive, BookBroken, BookSnapshot, Item, Limits, Malformed, Notice, Refused, RestRequest, Route,
     Venue,
@@ -84,10 +84,8 @@ class KrakenVenue(Venue):
     def native(self, symbol: str) -> str:
         """See Venue. Upper and lower case are kept where both occur: tokenized stocks need both."""
         pair = native_symbol(symbol, SymbolStyle(verbatim=True), self.name).replace("-", "/")
+        check_pair(pair, symbol, self.name)
         names = (pair.upper() if pair.islower() else pair).split("/")
-        if len(names) != 2 or not all(names):
-            raise ConfigurationError(
-                f"{symbol!r} is no symbol of {self.name}; write it like 'BTC-USD' or 'BTC/USD'")
         return "/".join([_ALIASES.get(name, name) for name in names])
 
     def endpoint(self, channel: str) -> str:

@@ -31,7 +31,7 @@ from ..credentials import credential, scrubbed
 from ..errors import AuthenticationFailed, ConfigurationError
 from ..events import Bar, Imbalance, PriceBand, Quote, Ticker, Trade, Value
 from ..numbers import check_levels
-from ..symbols import SymbolStyle, native_symbol
+from ..symbols import SymbolStyle, check_pair, native_symbol
 from ..tagged import Build, TaggedVenue
 from ..timestamps import epoch_ns
 from ..venue import (
@@ -133,7 +133,10 @@ class PolygonVenue(TaggedVenue):
 
     def native(self, symbol: str) -> str:
         """See :meth:`Venue.native`."""
-        return self.spelling(native_symbol(symbol, self.symbol_style, self.name))
+        native = self.spelling(native_symbol(symbol, self.symbol_style, self.name))
+        if self.market in ("crypto", "forex") and "*" not in native:
+            check_pair(native, symbol, f"{self.name}, market={self.market!r}")
+        return native
 
     def spelling(self, symbol: str) -> str:
         """One spelling for what users and messages write in several: ``EUR/USD``, ``O:...``, ``BTC-USD``."""

@@ -295,6 +295,7 @@ def test_wrong_options(wrong: dict[str, Any], says: str) -> None:
         (stocks, "A*L", "trades", "wildcard"),
         (stocks, "", "trades", "no symbol"),
         (crypto, "*", "book", "wildcard"),
+        (crypto, "BTCUSD", "trades", "'BTCUSD' is no symbol of alpaca-crypto; write it like 'BTC-USD'"),
         (options, "*", "quotes", "trades only"),
         (options, OCC, "bars:1m", "trades, quotes, ticker"),
     ],

@@ -288,7 +288,10 @@ def test_wrong_options(wrong: dict[str, Any], says: str) -> None:
     ("forex", "EUR-USD", "trades", "quotes, ticker, bars:1s, bars:1m"),
     ("stocks", "AAPL", "bars:5m", "bars:1s"),
     ("crypto", "BTC-USD", "book", "exchange_id"), ("options", "O:*X", "trades", "wildcard"),
-    ("stocks", "A L", "trades", "no symbol"), ("indices", "I:SPX", "lulds", "values")])
+    ("stocks", "A L", "trades", "no symbol"),
+    ("crypto", "BTCUSD", "trades", "'BTCUSD' is no symbol of polygon, market='crypto'; .* like 'BTC-USD'"),
+    ("crypto", "X:BTCUSD", "trades", "'X:BTCUSD' .* 'BTC-USD'"), ("crypto", "BTC-", "trades", "'BTC-USD'"),
+    ("forex", "EURUSDT", "quotes", "'BTC/USD'"), ("indices", "I:SPX", "lulds", "values")])
 def test_wrong_routes(market: str, symbol: str, channel: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         polygon(market=market).route(symbol, channel)
