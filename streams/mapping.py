@@ -198,7 +198,7 @@ class Element:
 
     def _when(self, record: Any) -> int | None:
         value = None if self._time is None else self._time(record)
-        return None if value is None else self._unit(value)
+        return None if value is None else self._unit(value) or None
 
     # -- fields --------------------------------------------------------------------------------------
 

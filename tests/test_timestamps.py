@@ -29,6 +29,10 @@ SECOND = 1_614_009_105 * 1_000_000_000  # 2021-02-22T15:51:45Z
         ("2021-02-22t15:51:45z", SECOND),
         ("1970-01-01T00:00:00Z", 0),
         ("2016-12-31T23:59:60Z", 1_483_228_800 * 1_000_000_000),
+        ("0001-01-01T00:00:00Z", 0),
+        ("0001-01-01T00:00:00.000Z", 0),
+        ("0001-01-01T02:00:00+02:00", 0),
+        ("2262-04-11T23:47:15.999999999Z", 9_223_372_035_999_999_999),
     ],
 )
 def test_rfc3339(text: str, ns: int) -> None:
@@ -57,6 +61,10 @@ def test_rfc3339(text: str, ns: int) -> None:
         "2021-02-22T15:51:45.5",
         "2021-02-22T15:51:45,5Z",
         "0000-02-22T15:51:45Z",
+        "0001-01-01T00:00:01Z",
+        "1677-01-01T00:00:00Z",
+        "2262-04-12T00:00:00Z",
+        "9999-12-31T23:59:59Z",
         "2021-02-22T15:51:45Z\n",
     ],
 )
@@ -86,6 +94,7 @@ def test_msgpack_timestamps() -> None:
     assert msgpack_ns(ext(f"{both:016x}")) == 1_711_540_778_897_261_568
     assert msgpack_ns(ext(f"{7:08x}{1_711_540_778:016x}")) == 1_711_540_778_000_000_007
     assert msgpack_ns(ext("00000000ffffffffffffffff")) == -(10**9)
+    assert msgpack_ns(ext(f"00000000{-62_135_596_800 % 2**64:016x}")) == 0
 
 
 @pytest.mark.parametrize(
@@ -97,6 +106,8 @@ def test_msgpack_timestamps() -> None:
         ext("ff" * 8),
         ext("ffffffff" + "00" * 8),
         ext("00" * 13),
+        ext("00000000" + "7f" + "ff" * 7),
+        ext("00000000" + "80" + "00" * 7),
     ],
 )
 def test_what_is_no_msgpack_timestamp(bad: msgspec.msgpack.Ext) -> None:
@@ -110,3 +121,9 @@ def test_integers_of_any_unit() -> None:
     assert epoch_ns(1_601_316_752_683_746) == 1_601_316_752_683_746_000
     assert epoch_ns(1_601_318_039_223_013_600) == 1_601_318_039_223_013_600
     assert epoch_ns(0) is None
+
+
+@pytest.mark.parametrize("value", [10**n + more for n in range(19) for more in (-1, 0)] + [2**63 - 1])
+def test_no_time_is_too_large_for_msgpack(value: int) -> None:
+    when = epoch_ns(value)
+    assert when is None or 0 < when < 2**63

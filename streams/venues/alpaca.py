@@ -207,20 +207,20 @@ class _Alpaca(TaggedVenue):
 
     def _trade(self, m: Any, symbol: str, now: int) -> Trade:
         return Trade(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.time), received=now,
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.time) or None, received=now,
             price=m.price, size=m.size, side=_SIDES.get(m.taker), id=str(m.id), market=m.market,
             conditions=_conditions(m.conditions))
 
     def _correction(self, m: Any, symbol: str, now: int) -> TradeCorrection:
         same = m.corrected == m.original or m.corrected == ""
         return TradeCorrection(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.time), received=now,
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.time) or None, received=now,
             id=str(m.original), market=m.market, price=m.price, size=m.size,
             corrected_id="" if same else str(m.corrected), conditions=_conditions(m.conditions))
 
     def _cancel(self, m: Any, symbol: str, now: int) -> TradeCorrection:
         return TradeCorrection(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.time), received=now,
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.time) or None, received=now,
             id=str(m.id), market=m.market)
 
     def _sides(self, m: Any) -> tuple[Any, Any, Any, Any]:
@@ -236,13 +236,13 @@ class _Alpaca(TaggedVenue):
     def _quote(self, m: Any, symbol: str, now: int) -> Quote:
         bid, bid_size, ask, ask_size = self._sides(m)
         return Quote(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.time), received=now,
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.time) or None, received=now,
             bid=bid, bid_size=bid_size, ask=ask, ask_size=ask_size, bid_market=m.bid_market,
             ask_market=m.ask_market, conditions=_conditions(m.conditions))
 
     def _ticker_of_trade(self, m: Any, symbol: str, now: int) -> Ticker:
         ticker = msgspec.structs.replace(
-            self._known(symbol), timestamp=self._time(m.time), received=now,
+            self._known(symbol), timestamp=self._time(m.time) or None, received=now,
             last=m.price, last_size=m.size)
         self.tickers[symbol] = ticker
         return ticker
@@ -250,7 +250,7 @@ class _Alpaca(TaggedVenue):
     def _ticker_of_quote(self, m: Any, symbol: str, now: int) -> Ticker:
         bid, bid_size, ask, ask_size = self._sides(m)
         ticker = msgspec.structs.replace(
-            self._known(symbol), timestamp=self._time(m.time), received=now,
+            self._known(symbol), timestamp=self._time(m.time) or None, received=now,
             bid=bid, bid_size=bid_size, ask=ask, ask_size=ask_size)
         self.tickers[symbol] = ticker
         return ticker
@@ -262,7 +262,7 @@ class _Alpaca(TaggedVenue):
              revised: bool = False) -> Bar:
         start = self._time(m.time)
         return Bar(
-            exchange=self.name, symbol=symbol, timestamp=start, received=now, interval=interval,
+            exchange=self.name, symbol=symbol, timestamp=start or None, received=now, interval=interval,
             start=start, open=m.open, high=m.high, low=m.low, close=m.close, volume=m.volume,
             vwap=m.vwap, trades=m.trades, closed=closed, revised=revised)
 
@@ -274,22 +274,22 @@ class _Alpaca(TaggedVenue):
 
     def _status(self, m: Any, symbol: str, now: int) -> MarketStatus:
         return MarketStatus(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.time), received=now,
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.time) or None, received=now,
             code=m.code, message=m.text, reason_code=m.reason_code, reason=m.reason)
 
     def _band(self, m: Any, symbol: str, now: int) -> PriceBand:
         return PriceBand(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.time), received=now,
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.time) or None, received=now,
             limit_up=m.up, limit_down=m.down, indicator=m.indicator)
 
     def _imbalance(self, m: Any, symbol: str, now: int) -> Imbalance:
         return Imbalance(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.time), received=now,
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.time) or None, received=now,
             price=m.price)
 
     def _headline(self, m: Any, symbol: str, now: int) -> News:
         return News(
-            exchange=self.name, symbol=symbol, timestamp=self._time(m.updated_at or m.created_at),
+            exchange=self.name, symbol=symbol, timestamp=self._time(m.updated_at or m.created_at) or None,
             received=now, id=str(m.id), headline=m.headline, summary=m.summary or "",
             author=m.author or "", url=m.url or "", content=m.content or "", symbols=m.symbols,
             source=m.source or "")

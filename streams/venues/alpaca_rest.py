@@ -111,7 +111,7 @@ class Answers:
         bid = (quote.bid or None) if quote else None
         ask = (quote.ask or None) if quote else None
         return Ticker(
-            exchange=self._exchange, symbol=symbol, timestamp=max(times), received=now,
+            exchange=self._exchange, symbol=symbol, timestamp=max(times) or None, received=now,
             last=trade.price if trade else None, last_size=trade.size if trade else None,
             bid=bid, bid_size=self._size(quote.bid_size) if bid else None,
             ask=ask, ask_size=self._size(quote.ask_size) if ask else None,

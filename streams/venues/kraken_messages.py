@@ -273,7 +273,7 @@ class Messages:
         def parse(m: Any, now: int) -> Sequence[Event]:
             check_prices(m.price)
             check_numbers(m.size)
-            return (Trade(exchange=self._exchange, symbol=route.symbol, timestamp=epoch(m.timestamp),
+            return (Trade(exchange=self._exchange, symbol=route.symbol, timestamp=_time(m),
                           received=now, price=m.price, size=m.size, side=m.side, id=str(m.id)),)
         return parse
 
@@ -317,7 +317,7 @@ class Messages:
 
 
 def _time(m: Any) -> int | None:
-    return epoch(m.timestamp) if m.timestamp else None
+    return epoch(m.timestamp) or None if m.timestamp else None
 
 
 def _sides(m: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

@@ -89,6 +89,16 @@ def test_a_price_of_0_is_a_missing_side() -> None:
     assert (ticker.bid, ticker.bid_size, ticker.ask) == (None, None, 87.68)
 
 
+def test_the_year_1_means_that_there_is_no_time() -> None:
+    venue = stocks()
+    listen(venue, ("AAPL", "trades"), ("AMD", "quotes"))
+    for message, time in ((TRADE, b"2021-02-22T15:51:44.208Z"), (QUOTE, b"2021-02-22T15:51:45.335689322Z")):
+        event = one(events(venue, array(message.replace(time, b"0001-01-01T00:00:00Z"))))
+        assert event.timestamp is None
+    body = b'{"AAPL":{"latestQuote":{"t":"0001-01-01T00:00:00Z","ap":1.5,"as":1,"bp":1.4,"bs":1}}}'
+    assert venue.ticker_answer("AAPL", body, NOW).timestamp is None
+
+
 def test_sizes_of_quotes_in_lots() -> None:
     venue = stocks(quote_lot=100)
     listen(venue, ("AMD", "quotes"))
