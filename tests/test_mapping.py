@@ -61,7 +61,7 @@ def test_books_whole_and_changed():
     record = {"b": [["1", "2"], [0.5, 0]], "a": [[2, 3, "extra"]], "f": 4, "l": 6, "t": 1}
     assert event(fields, record) == Change(4, 6, [(1.0, 2.0), (0.5, 0.0)], [(2.0, 3.0)], 1_000_000)
     assert event(fields, {**record, "w": "true"}) == BookSnapshot(
-        6, [(1.0, 2.0), (0.5, 0.0)], [(2.0, 3.0)], 1_000_000)
+        6, [(1.0, 2.0), (0.5, 0.0)], [(2.0, 3.0)], 1_000_000, in_order=True)
     chained = {"channel": "book", "bids": "b", "asks": "a", "previous": "f", "last": "l", "whole": "w"}
     assert event(chained, record)[:2] == (4, 6)
     counted = {"channel": "book", "bids": "b", "asks": "a", "last": "l", "whole": "w"}
@@ -69,7 +69,8 @@ def test_books_whole_and_changed():
     xml = element("book", {"channel": "book", "bids": "bid", "asks": "ask", "price": "@p", "size": "@q",
                            "whole": True}, XmlReader())
     root = ElementTree.fromstring('<book><bid p="1" q="2"/><ask p="2" q="1"/><ask p="3" q="4"/></book>')
-    assert xml.event(root, "mine", "A-B", 9) == BookSnapshot(0, [(1.0, 2.0)], [(2.0, 1.0), (3.0, 4.0)], 0)
+    assert xml.event(root, "mine", "A-B", 9) == BookSnapshot(
+        0, [(1.0, 2.0)], [(2.0, 1.0), (3.0, 4.0)], 0, in_order=True)
 
 
 def test_exact_numbers():
