@@ -222,7 +222,7 @@ class Delimited(Framing):
         before = b""
         while len(before) < edge and self._blocks:
             before = self._blocks.pop() + before
-        if delimiter not in before[len(before) - edge:] + block:
+        if delimiter not in before[-edge:] + block:
             if before:
                 self._blocks.append(before)
             return [], block

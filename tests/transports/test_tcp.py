@@ -144,6 +144,16 @@ def test_a_delimiter_that_begins_at_the_limit_is_waited_for():
         framing.cut(b"1234567890\rx")
 
 
+@pytest.mark.parametrize(("delimiter", "parts", "messages"), [
+    (b"\r\n\r\n", [b"\r\n", b"\r\n"], [b""]),
+    (b"END!!", [b"aEN", b"D!!"], [b"a"]),
+    (b"END!!", [b"E", b"N", b"D", b"!", b"!bE", b"ND!!c"], [b"", b"b"]),
+])
+def test_a_delimiter_that_is_cut_behind_less_than_its_own_length_is_seen(delimiter, parts, messages):
+    framing = Delimited(LIMIT, delimiter)
+    assert [message for part in parts for message in framing.cut(part)] == messages
+
+
 def test_endless_input_without_a_delimiter_is_bounded():
     framing = Delimited(100_000)
     with pytest.raises(FramingError):
