@@ -347,15 +347,19 @@ class Line:
             early, self._early = self._early, b""
             return early
         if codec.ended:
+            if codec.failure is not None:
+                raise codec.failure
             return b""
         data = sock.recv(BLOCK, flags)
         if not data:
             return b""
         plain = codec.decrypt(data)
+        if codec.ended:
+            return plain  # what there is to answer, close() sends
         answer = codec.outgoing()
         if answer:
             self.send_by(answer, time.monotonic() + 1.0)  # a key update: a few bytes
-        if not plain and not codec.ended:
+        if not plain:
             raise BlockingIOError  # part of a record, or none of the application's
         return plain
 

@@ -67,7 +67,8 @@ class TlsCodec:
     """One TLS session over two memory buffers. Threads: one.
 
     Attributes:
-        ended: The peer closed the session politely; nothing more will come.
+        ended: Nothing more will come: the peer closed the session politely, or broke it.
+        failure: How it broke it, right after data that came whole; else None.
     """
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
@@ -75,6 +76,7 @@ class TlsCodec:
         self._outgoing = ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         self.ended = False
+        self.failure: ssl.SSLError | None = None
 
     def handshake(self, data: bytes = b"") -> bool:
         """One step with what has arrived; True once the session stands. ``outgoing()`` after each.
@@ -98,7 +100,7 @@ class TlsCodec:
         """All plain bytes that ``data`` completes; may be none.
 
         Raises:
-            ssl.SSLError: The records are broken.
+            ssl.SSLError: The records are broken, and none was whole before.
         """
         incoming, session = self._incoming, self._session
         incoming.write(data)
@@ -112,6 +114,10 @@ class TlsCodec:
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLError as failure:
+            if not pieces:
+                raise
+            self.ended, self.failure = True, failure
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def encrypt(self, data: bytes) -> bytes:

@@ -22,27 +22,59 @@ from .websocket_peer import CERT, KEY, Listener
 LIMIT = 1000
 
 
+class TlsByHand:
+    """The server's side of a TLS session whose every byte is sent by the test."""
+
+    def __init__(self, sock, newest=ssl.TLSVersion.TLSv1_3):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = newest
+        context.load_cert_chain(CERT, KEY)
+        self.incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.session = context.wrap_bio(self.incoming, outgoing, server_side=True)
+        self.outgoing = outgoing.read
+        while True:
+            try:
+                self.session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(self.outgoing())
+                self.incoming.write(sock.recv(65536))
+
+
 def test_what_comes_with_the_end_of_the_tls_handshake_is_heard():
     """TLS 1.2: a server that speaks first may do so in one segment with its "finished"."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(CERT, KEY)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    session = context.wrap_bio(incoming, outgoing, server_side=True)
     harness = TlsHarness()
     with RawPeer() as peer, Speech(harness, peer.port) as speech:
         sock = peer.accept().sock
-        while True:
-            try:
-                session.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                sock.sendall(outgoing.read())
-                incoming.write(sock.recv(65536))
-        session.write(harness.encode(b"welcome"))
-        sock.sendall(outgoing.read())
+        tls = TlsByHand(sock, ssl.TLSVersion.TLSv1_2)
+        tls.session.write(harness.encode(b"welcome"))
+        sock.sendall(tls.outgoing())
         speech.listener.wait("message")
         assert speech.payloads == [b"welcome"]
+
+
+NO_RECORD = b"\x17\x03\x03\x00\x20" + bytes(32)
+
+
+@pytest.mark.parametrize("how", ["no record", "an alert"])
+def test_what_comes_in_one_read_with_the_end_of_tls_is_heard(how):
+    harness = TlsHarness()
+    with RawPeer() as peer, Speech(harness, peer.port) as speech:
+        sock = peer.accept().sock
+        tls = TlsByHand(sock)
+        sock.sendall(tls.outgoing())
+        speech.listener.wait("opened")
+        tls.session.write(harness.encode(b"the last") + harness.encode(b"words"))
+        end = NO_RECORD
+        if how == "an alert":               # of a server that has got nonsense
+            tls.incoming.write(NO_RECORD)
+            with pytest.raises(ssl.SSLError):
+                tls.session.read()
+            end = b""
+        sock.sendall(tls.outgoing() + end)
+        closed = speech.closed()
+        assert speech.payloads == [b"the last", b"words"]
+        assert isinstance(closed.error, ConnectionLost) and "bad" in str(closed.error).lower()
 
 
 def framings():
