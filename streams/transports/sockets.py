@@ -235,21 +235,20 @@ class Line:
             ConnectFailed: The peer, its certificate or its name was not accepted, or it stalled.
             Aborted: ``abort()`` was called.
         """
+        self._tls = codec       # if the peer is refused, close() tells it why
         deadline = time.monotonic() + timeout
         data = b""
         try:
-            while not (done := codec.handshake(data)):
+            while not codec.handshake(data):
                 self.send_by(codec.outgoing(), deadline)
                 data = self.receive_by(deadline)
                 if not data:
                     raise ConnectFailed(f"TLS with {self._peer}: the peer closed the connection")
-            if done:
-                self.send_by(codec.outgoing(), deadline)
+            self.send_by(codec.outgoing(), deadline)
         except TimeoutError:
             raise ConnectFailed(f"TLS with {self._peer} was not ready within {timeout:g} s") from None
         except OSError as error:
             raise ConnectFailed(f"TLS with {self._peer}: {error.strerror or error}") from None
-        self._tls = codec
         self._early = codec.decrypt(b"")
         self.receive = self._receive_much = functools.partial(self._receive_tls, _AT_ONCE)
         self._receive_soon = functools.partial(self._receive_tls, 0)

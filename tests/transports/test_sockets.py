@@ -336,7 +336,7 @@ def test_a_certificate_is_checked_and_its_name_too():
                     peer.meet()
                     client.listener.wait("opened")
                 else:
-                    with pytest.raises(ssl.SSLError):
+                    with pytest.raises(ssl.SSLError, match="(?i)alert"):     # it is told why
                         peer.accept()
                     assert "certificate" in str(failed(client))
 
