@@ -223,11 +223,7 @@ class Session:
         """See Receiver."""
         now = time.monotonic()
         if self._finishing:
-            if not self._closed:
-                self._closed = True
-                if self._ready:
-                    self.send(self.venue.goodbye())
-                self.transport.close()
+            self._leave()
             return TICK
         while self._inbox:
             self._inbox.popleft()()
@@ -245,6 +241,15 @@ class Session:
                 self.finish()
         self._after()
         return self._pause(now)
+
+    def _leave(self) -> None:
+        """End politely. What comes from now on is dropped, so no book may go on looking live."""
+        if not self._closed:
+            self._closed = True
+            self.feed.mark("stale", "closed")
+            if self._ready:
+                self.send(self.venue.goodbye())
+            self.transport.close()
 
     # -- sending ---------------------------------------------------------------------------------
 

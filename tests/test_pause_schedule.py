@@ -96,6 +96,26 @@ def test_data_stays_and_says_that_it_is_old(stack: Stack) -> None:
     assert book["status"] == "live" and book is stream.store.orderbooks["binance"]["BTC-USDT"]
 
 
+@pytest.mark.parametrize("end", [Stream.pause, Stream.stop], ids=["pause", "stop"])
+def test_no_book_looks_live_while_the_connection_closes(end: Any, stack: Stack) -> None:
+    """From our close frame on updates are dropped, for half a second if the venue does not answer it."""
+    sim = stack.enter_context(BinanceSim(["BTCUSDT"], rate=100))
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    stack.callback(stream.stop)
+    connected: list[bool] = []
+
+    def told(event: Any) -> None:
+        if (event.subject, event.status) == ("book", "stale"):
+            connected.append(stream._connector.session is not None)
+    stream.on(r"binance\.status\..+", told, policy="inline")
+    stream.start()
+    wait_live(stream)
+    sim.connections[0].take_control = lambda message: True      # it goes on sending
+    end(stream)
+    wait_until(lambda: connected)
+    assert connected == [True]
+
+
 def test_paused_before_the_start(stack: Stack) -> None:
     sim = stack.enter_context(BinanceSim(["BTCUSDT"], rate=0))
     with StreamManager(url=sim.url, rest_url=sim.rest_url) as market:
