@@ -175,7 +175,8 @@ class Session:
                                 feed.deliver()
                             finally:
                                 lock.acquire()
-                            if self._finishing:     # a slow handler would hold up the end
+                            if self._finishing:     # a slow handler would hold up the end: drop the rest,
+                                feed.deferred.append((self._leave, ()))     # and all that comes after it
                                 break
                     break
                 except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -19,7 +20,7 @@ from streams.sim import BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
 
 from .live import PLACES, Place, at_once, quick, wait_listed, wait_subscribed
-from .tools import wait_live, wait_until
+from .tools import live, wait_live, wait_until
 
 EACH = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 Stack = contextlib.ExitStack
@@ -114,6 +115,40 @@ def test_no_book_looks_live_while_the_connection_closes(end: Any, stack: Stack) 
     end(stream)
     wait_until(lambda: connected)
     assert connected == [True]
+
+
+def test_pausing_in_the_middle_of_a_block_makes_no_gap(stack: Stack) -> None:
+    """An inline handler pauses: the rest of the block is dropped, what follows a ping in it included."""
+    sim = stack.enter_context(BinanceSim(["BTCUSDT", "ETHUSDT"], rate=0))
+    stream = Binance(["BTC-USDT", "ETH-USDT"], url=sim.url, rest_url=sim.rest_url)
+    stack.callback(stream.stop)
+    armed, entered, gate = (threading.Event() for _ in range(3))
+    stack.callback(gate.set)
+    gaps: list[Any] = []
+    stream.on(r"binance\.gaps\..+", gaps.append, policy="inline")
+
+    def handler(event: Any) -> None:
+        if not armed.is_set():
+            return
+        if event.symbol == "ETH-USDT":
+            stream.pause()
+        entered.set()
+        gate.wait(10)
+    stream.on(r"binance\.book\..+", handler, policy="inline")
+    stream.start()
+    wait_until(lambda: sim.connections and sim.connections[0].subscriptions)
+    wait_until(lambda: sim.advance(1) or live(stream))
+    wait_until(lambda: stream.store.orderbook("binance", "ETH-USDT")["sequence"]
+               == sim.market.book("ETHUSDT").sequence)
+    armed.set()
+    sim.advance(1, "BTCUSDT")
+    assert entered.wait(10)
+    for _ in range(3):                      # they wait in the socket, and are read at once
+        sim.advance(2, "ETHUSDT")
+        sim.connections[0].ping()
+    gate.set()
+    wait_paused(stream, sim)
+    assert stream.status()["gaps"] == stream.status()["resyncs"] == 0 and not gaps
 
 
 def test_paused_before_the_start(stack: Stack) -> None:
