@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from .backoff import RollingWindow
-from .errors import StreamsError, TransportError
+from .errors import ConnectionLost, StreamsError, TransportError
 from .feed import Feed
 from .health import Health
 from .refresh import Refresher, RestSource
@@ -284,8 +284,9 @@ class Session:
 
     def end(self, error: StreamsError, *, after: float = 0.0, planned: bool = False,
             fatal: bool = False) -> None:
-        """End this connection, and say why. The first reason counts."""
-        if self.verdict is None:
+        """End this connection, and say why. The first reason counts. One that is lost ends by itself: the
+        transport knows best why, and what the peer said last is still to be heard."""
+        if self.verdict is None and not isinstance(error, ConnectionLost):
             self.verdict = Verdict(error, after=after, planned=planned, fatal=fatal)
             self.transport.abort()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -353,6 +355,44 @@ def test_a_transport_that_fails_as_none_should_is_one_more_error(serve: Serve, c
     stream = connect(serve(rate=50.0), backoff=Backoff(base=0.01))
     wait_live(stream)
     assert stream.status()["errors"] == 2 and "KeyError" in stream.status()["last_error"]
+
+
+@pytest.mark.parametrize("what", ["subscribe", "pong"])
+def test_why_a_venue_hangs_up_is_heard_though_sending_fails(what: str, serve: Serve,
+                                                            connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT", "ETHUSDT"], rate=0)
+    stream = connect(sim, begin=False)
+    armed, entered, gate = (threading.Event() for _ in range(3))
+    numbers: list[Any] = []
+
+    def handler(event: Any) -> None:
+        if not event.snapshot:
+            numbers.append(event.sequence)
+        if armed.is_set():
+            entered.set()
+            gate.wait(10)
+
+    def fail(data: Any, deadline: float) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    stream.on(r"binance\.book\..+", handler, policy="inline")
+    stream.start()
+    wait_until(lambda: sim.connections and sim.connections[0].subscriptions)
+    wait_until(lambda: sim.advance(1) or live(stream))
+    armed.set()
+    sim.advance(1)
+    assert entered.wait(10)
+    stream._connector._transport._line.send_by = fail       # type: ignore[union-attr]
+    if what == "subscribe":
+        stream.subscribe("ETH-USDT")
+    else:
+        sim.connections[0].ping()
+    sim.advance(3)
+    last = sim.market.book("BTCUSDT").sequence
+    sim.connections[0].close(1008, "you are banned")        # all of this waits in the socket
+    gate.set()
+    wait_until(lambda: stream.status()["last_error"])
+    assert "with code 1008: you are banned" in stream.status()["last_error"]
+    assert last in numbers
 
 
 def test_too_many_connections_are_paused_as_long_as_the_venue_says(serve: Serve, connect: Connect) -> None:

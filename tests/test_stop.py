@@ -404,7 +404,7 @@ def test_stop_while_holding_the_lock_of_the_store(prepare: Prepare, room: Room) 
     assert names() == [] and not stream.store.lock.mine
 
 
-@pytest.mark.parametrize("how", ["from outside", "from the handler"])
+@pytest.mark.parametrize("how", ["from outside", "from the handler", "while nothing can be sent"])
 def test_stop_while_a_slow_inline_handler_has_a_whole_block_to_go(how: str, room: Room) -> None:
     """Hundreds of messages are read at once; the thread does not hand out all of them before it ends."""
     sim = room.sim(rate=0)
@@ -428,6 +428,11 @@ def test_stop_while_a_slow_inline_handler_has_a_whole_block_to_go(how: str, room
     wait_until(lambda: sim.connections and sim.connections[0].subscriptions)
     wait_until(lambda: sim.advance(1) or entered.is_set())
     sim.advance(400)                        # they wait in the socket
+    if how == "while nothing can be sent":
+        def fail(data: Any, deadline: float) -> None:
+            raise ConnectionResetError("by the test")
+        stream._connector._transport._line.send_by = fail       # type: ignore[union-attr]
+        stream.subscribe("ETH-USDT")        # what has come is still heard
     gate.set()
     assert amid.wait(10)
     begun = time.monotonic()

@@ -111,7 +111,8 @@ class Transport:
         Threads: the thread inside ``run()`` only (that is, from the receiver's methods).
 
         Raises:
-            TransportError: It could not be sent; the conversation is ending.
+            ConnectionLost: The conversation is ending; what has arrived until now is delivered before.
+            TransportError: It could not be sent.
         """
         raise NotImplementedError
 

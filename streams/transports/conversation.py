@@ -81,7 +81,6 @@ class Conversation:
         self._library: Library | None = None
         self._over = True  # nothing may be sent, any more or yet
         self._closing: float | None = None  # when our polite close stops waiting for the peer's
-        self._broken: TransportError | None = None  # a send failed; what has arrived is still read
         self._due = 0.0
         self._payloads = itertools.count(1)
 
@@ -133,7 +132,7 @@ class Conversation:
         except ProtocolError as broken:
             return self._hang_up(broken.code, broken.reason)
         except TransportError as error:
-            return (error is self._broken and not plainly and self._last_words(reader)) or error
+            return (error is self._line.failure and self._last_words(reader, plainly)) or error
         except OSError as error:
             return ConnectionLost(f"{self._name}: {error.strerror or error}")
         except _ReceiverFailed as failed:
@@ -166,8 +165,8 @@ class Conversation:
         line.attention = False
         if line.aborted:
             raise Aborted("aborted")
-        if self._broken is not None:
-            raise self._broken
+        if line.failure is not None:
+            raise line.failure
         now = time.monotonic()
         if self._closing is None:
             self._due = now + (self._tell(self._receiver.tick) or 0.0)
@@ -205,16 +204,20 @@ class Conversation:
 
     def _read_plainly(self, reader: BlockReader) -> NoReturn:
         """The loop without hooks: the library pulls its bytes from us, we wait while it does."""
-        assert self._library is not None
         self._carrier.pull = self._pull
         self._due = 0.0
         while True:
-            opcode, payload = self._library.read()
-            if opcode in (CLOSE, PING, PONG):
-                self._control(opcode, payload)
-            else:
-                self._carrier.pulled = 0
-                self._deliver([reader.message(opcode, payload)])
+            self._take_plainly(reader)
+
+    def _take_plainly(self, reader: BlockReader) -> None:
+        """One message or control frame."""
+        assert self._library is not None
+        opcode, payload = self._library.read()
+        if opcode in (CLOSE, PING, PONG):
+            self._control(opcode, payload)
+        else:
+            self._carrier.pulled = 0
+            self._deliver([reader.message(opcode, payload)])
 
     def _pull(self) -> bytes:
         """The next block, however long it takes; what is due meanwhile is done."""
@@ -251,7 +254,7 @@ class Conversation:
             return None
 
     def _receiver_raised(self, error: Exception) -> None:
-        if isinstance(error, TransportError) and (self._broken is not None or self._closing is not None):
+        if isinstance(error, TransportError) and (self._line.failure or self._closing) is not None:
             return  # of its own send(): the end is under way
         log.error("%s: the receiver failed, so the connection ends", self._name, exc_info=error)
         raise _ReceiverFailed from error
@@ -261,16 +264,13 @@ class Conversation:
     def _send(self, opcode: int, data: bytes | str) -> None:
         if self._library is None or self._over or self._closing is not None:
             raise ConnectionLost(f"{self._name}: not connected")
-        try:
-            self._library.send(opcode, data)
-        except TransportError as error:
-            self._broken = error
-            self._line.attention = True
-            raise
+        self._library.send(opcode, data)
+        if self._line.failure is not None:
+            raise self._line.failure
 
     def _say_goodbye(self, code: int) -> None:
-        if self._library is None or self._broken is not None:
-            return  # perhaps in the middle of a frame
+        if self._library is None:
+            return
         self._carrier.send_timeout = min(_FAIL_GRACE, self._target.send_timeout)
         try:
             self._library.send_close(code)
@@ -285,11 +285,21 @@ class Conversation:
     def _eof(self) -> TransportError:
         return ConnectionLost(f"{self._name} ended the connection without a close frame")
 
-    def _last_words(self, reader: BlockReader) -> TransportError | None:
-        """The close frame of a peer that takes nothing any more, if it sent one before."""
+    def _last_words(self, reader: BlockReader, plainly: bool) -> TransportError | None:
+        """What a peer that takes nothing any more sent before: messages, and perhaps a close frame."""
         deadline = time.monotonic() + _FAIL_GRACE
+        limit = self._target.max_message + BLOCK
+
+        def pull() -> bytes:
+            if time.monotonic() > deadline or self._carrier.pulled > limit:
+                raise BlockingIOError
+            return self._line.receive()
         try:
-            while time.monotonic() < deadline and (block := self._line.receive()):
+            if plainly:
+                self._carrier.pull = pull
+                while True:
+                    self._take_plainly(reader)
+            while block := pull():
                 reader.feed(block)
         except PeerClosed as closed:
             return self._closed(closed)

@@ -68,6 +68,7 @@ class Line:
         attention: Somebody wants the owner to look around (``wake()``, ``abort()``); the owner
             clears it before it looks.
         aborted: ``abort()`` was called; never cleared.
+        failure: Why nothing can be sent any more; what has arrived can still be read.
         leisure: Nobody waits for each single message: ``read()`` may let data gather first.
         receive: Next block of bytes without waiting: ``b""`` at the end of the stream.
             Raises ``BlockingIOError`` when there is nothing yet, ``OSError`` when the connection broke.
@@ -84,6 +85,7 @@ class Line:
         self.attention = False
         self.aborted = False
         self.leisure = False
+        self.failure: ConnectionLost | None = None
         # Re-entrant: a signal handler may call abort() while the same thread is inside wake().
         self._lock = threading.RLock()
         self._sock: socket.socket | None = None
@@ -308,20 +310,25 @@ class Line:
         """Send all of it.
 
         Raises:
-            ConnectionLost: It did not all leave within ``timeout`` seconds, or the connection broke.
+            ConnectionLost: It did not all leave within ``timeout`` seconds, or the connection broke: now, or
+                earlier, perhaps in the middle of a message. The owner should look around.
             Aborted: ``abort()`` was called meanwhile.
         """
         if self._sock is None:
             raise ConnectionLost("not connected")
-        try:
-            if self._tls is not None:
-                data = self._tls.encrypt(data)
-            self.send_by(data, time.monotonic() + timeout)
-        except TimeoutError:
-            raise ConnectionLost(f"{self._peer} took no data for {timeout:g} s") from None
-        except OSError as error:
-            self._check()
-            raise ConnectionLost(f"sending to {self._peer}: {error.strerror or error}") from None
+        if self.failure is None:
+            try:
+                if self._tls is not None:
+                    data = self._tls.encrypt(data)
+                self.send_by(data, time.monotonic() + timeout)
+                return
+            except TimeoutError:
+                self.failure = ConnectionLost(f"{self._peer} took no data for {timeout:g} s")
+            except OSError as error:
+                self._check()
+                self.failure = ConnectionLost(f"sending to {self._peer}: {error.strerror or error}")
+        self.attention = True
+        raise self.failure
 
     def close(self) -> None:
         """Give everything back. Threads: the owner; harmless twice."""

@@ -10,7 +10,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
@@ -25,6 +25,7 @@ __all__ = ["TcpTransport"]
 log = logging.getLogger("streams.transports")
 
 _CLOSE_GRACE = 0.5  # seconds for the peer's part of a polite close
+_FAIL_GRACE = 0.2  # seconds for what the peer sent before we could send no more
 
 
 class _ReceiverFailed(Exception):
@@ -52,7 +53,6 @@ class TcpTransport(Transport):
         self._opened = False
         self._over = False
         self._closing = False
-        self._broken: TransportError | None = None  # sending failed; what has arrived is still read
         self._due = 0.0
 
     # -- the contract ----------------------------------------------------------------------------
@@ -82,10 +82,6 @@ class TcpTransport(Transport):
             self._line.send(self._framing.wrap(message), self.target.send_timeout)
         except ValueError as error:
             raise TransportError(f"{self._name}: {error}") from None
-        except TransportError as error:
-            self._broken = error
-            self._line.attention = True
-            raise
 
     def close(self) -> None:
         self._closing = True
@@ -127,7 +123,7 @@ class TcpTransport(Transport):
 
     def _read(self) -> None:
         """Until our own ``close()``; every other end is an exception."""
-        line, cut, monotonic = self._line, self._framing.cut, time.monotonic
+        line, take, monotonic = self._line, self._take, time.monotonic
         while True:
             now = monotonic()
             if now >= self._due or line.attention:
@@ -140,13 +136,19 @@ class TcpTransport(Transport):
             if not block:
                 inside = " in the middle of a message" if self._framing.inside else ""
                 raise ConnectionLost(f"{self._name} ended the connection{inside}")
-            try:
-                messages = cut(block)
-            except FramingError as broken:
-                self._lose_frame(broken)
-            else:
-                if messages:
-                    self._tell(self.receiver.received, messages)
+            take(block)
+
+    def _take(self, block: bytes) -> None:
+        try:
+            messages = self._framing.cut(block)
+        except FramingError as broken:
+            self._lose_frame(broken)
+        else:
+            if messages:
+                try:  # what _tell does, one call less for each block
+                    self.receiver.received(messages)
+                except Exception as error:
+                    self._receiver_raised(error)
 
     def _look_around(self) -> bool:
         """What is due, or what somebody has asked for. True when it was ``close()``."""
@@ -154,11 +156,21 @@ class TcpTransport(Transport):
         line.attention = False
         if line.aborted:
             raise Aborted("aborted")
-        if self._broken is not None:
-            raise self._broken
+        if line.failure is not None and not self._closing:
+            self._hear_out()
+            raise line.failure
         if not self._closing:
             self._due = time.monotonic() + max(0.0, self._tell(self.receiver.tick))
         return self._closing
+
+    def _hear_out(self) -> None:
+        """Take what a peer that takes nothing any more has sent before."""
+        deadline = time.monotonic() + _FAIL_GRACE
+        try:
+            while not self._closing and time.monotonic() < deadline and (block := self._line.receive()):
+                self._take(block)
+        except (OSError, TransportError, _ReceiverFailed):
+            pass  # that sending failed is the older error
 
     def _lose_frame(self, broken: FramingError) -> None:
         if broken.messages:
@@ -169,11 +181,14 @@ class TcpTransport(Transport):
     def _tell(self, method: Callable[..., Any], *args: Any) -> Any:
         try:
             return method(*args)
-        except TransportError:
-            raise  # ours, from a send() of theirs
         except Exception as error:
-            log.exception("%s: the receiver failed, the connection ends", self._name)
-            raise _ReceiverFailed from error
+            self._receiver_raised(error)
+
+    def _receiver_raised(self, error: Exception) -> NoReturn:
+        if isinstance(error, TransportError):
+            raise error  # ours, from a send() of theirs
+        log.error("%s: the receiver failed, the connection ends", self._name, exc_info=error)
+        raise _ReceiverFailed from error
 
     def _failed(self, failure: OSError) -> TransportError:
         text = f"{self._name}: {failure.strerror or failure}"

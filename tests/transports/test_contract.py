@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import socket
 import struct
@@ -512,6 +513,26 @@ def test_a_peer_that_does_not_read_is_given_up(harness, peer):
         speech.call(send)
         closed = speech.closed()
         assert isinstance(closed.error, ConnectionLost) and closed.opened
+
+
+def test_what_came_before_sending_failed_is_delivered(harness, peer):
+    sending(harness)
+    with conversation(harness, peer) as (speech, other):
+        def send():
+            def fail(data, deadline):
+                raise ConnectionResetError(errno.ECONNRESET, "no luck")
+
+            # All in one tick, so that nothing can have been read before sending fails.
+            speech.transport._line.send_by = fail
+            other.wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            other.deliver(b"last", b"words")
+            with pytest.raises(ConnectionLost, match="no luck"):
+                speech.transport.send(b"x")
+
+        speech.call(send)
+        closed = speech.closed()
+        assert isinstance(closed.error, ConnectionLost) and "no luck" in str(closed.error)
+        assert speech.payloads == [b"last", b"words"]
 
 
 def test_sending_after_the_end_is_an_error_not_a_surprise(harness, peer):

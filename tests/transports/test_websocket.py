@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import socket
@@ -309,6 +310,34 @@ def test_the_peers_close_is_found_when_sending_fails(peer):
         assert isinstance(closed.error, ConnectionLost)
         # The kernel may throw away what was not read when the reset comes; TCP allows it.
         assert closed.error.code in (1008, None)
+
+
+@pytest.mark.parametrize("what", ["message", "pong"])
+def test_all_that_came_is_heard_when_sending_fails(peer, what):
+    with talk(peer) as client:
+        wire = peer.meet()
+        client.listener.wait("opened")
+        last = (frame(TEXT, b"la", fin=False), frame(PING), frame(CONT, b"st"), frame(TEXT, b"words"),
+                frame(CLOSE, struct.pack("!H", 1008) + b"no such key"))
+
+        def job():
+            # All in one tick, so that nothing of it can have been read before sending fails.
+            client.transport._line.send_by = _fail_to_send
+            wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wire.send(b"".join(last))
+            if what == "message":
+                for _ in range(2):
+                    with pytest.raises(ConnectionLost, match="no luck"):
+                        client.transport.send("x")
+
+        client.call(job)
+        closed = client.closed()
+        assert isinstance(closed.error, ConnectionLost) and closed.error.code == 1008
+        assert client.listener.messages == [b"last", b"words"]
+
+
+def _fail_to_send(data, deadline):
+    raise ConnectionResetError(errno.ECONNRESET, "no luck")
 
 
 def test_a_failing_receiver_ends_it_and_is_logged(peer, caplog):
