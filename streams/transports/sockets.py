@@ -1,8 +1,9 @@
 """One TCP connection, plain or TLS, direct or through a proxy, whose every wait can be cut short.
 
-The socket never blocks: every wait is a poll of the socket and of a wake-up pair, so ``wake()`` and
-``abort()`` of another thread act at once in any phase (resolving, connecting, proxy, TLS, reading,
-sending), and every phase has its own time-out.
+Waits are polls of the socket and of a wake-up pair, so ``wake()`` and ``abort()`` of another thread act
+at once in any phase (resolving, connecting, proxy, TLS, reading, sending), and every phase has its own
+time-out. One wait is not: while data come in quick succession, Linux may wait in a read, for ``SOON``
+at the longest. ``abort()`` ends that at once, too; a ``wake()`` is noticed after it.
 """
 
 from __future__ import annotations

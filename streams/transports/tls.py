@@ -1,8 +1,8 @@
 """TLS as a codec: bytes in, bytes out, no socket.
 
-The socket stays raw and non-blocking, so one read takes many records at once (an ``SSLSocket`` gives
-one record per call, after two reads of the kernel), ``abort()`` stays a plain ``shutdown`` and no
-data hides in ``SSLSocket.pending()`` while a poll waits for the socket.
+The socket stays raw, so one read takes many records at once (an ``SSLSocket`` gives one record per
+call, after two reads of the kernel), ``abort()`` stays a plain ``shutdown`` and no data hides in
+``SSLSocket.pending()`` while somebody waits for the socket.
 """
 
 from __future__ import annotations

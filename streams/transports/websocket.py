@@ -48,8 +48,8 @@ class WebSocketTransport(Transport):
      * ``origin``: text of the ``Origin`` header; None sends none.
      * ``cookie``: text of the ``Cookie`` header.
      * ``utf8``: True: text messages must be UTF-8 (else the conversation fails with 1007, as RFC 6455
-       asks) and are delivered as ``str``. By default they are delivered unchecked as ``bytes``: the
-       decoder of the JSON in them checks them anyway.
+       asks) and are delivered as ``str``. By default they are delivered unchecked as ``bytes``: a
+       decoder of JSON checks the text that it reads, though not that of fields which it skips.
 
     Raises:
         ConfigurationError: The target can not work as written.
