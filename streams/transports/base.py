@@ -13,14 +13,17 @@ House rules:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..credentials import public_url
 from ..errors import TransportError
 
 __all__ = ["Closed", "Receiver", "Target", "Transport"]
+
+log = logging.getLogger("streams.transports")
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,6 +145,18 @@ class Transport:
     def abort(self) -> None:
         """End the conversation now, in whatever state it is. Threads: any; never blocks."""
         raise NotImplementedError
+
+
+def receiver_raised(peer: str, error: Exception) -> NoReturn:
+    """A method of the receiver raised, as none should: that is the end, and not a silent one.
+
+    Raises:
+        TransportError: ``error`` itself when it is one, from a ``send()`` of theirs; else one that names it.
+    """
+    if isinstance(error, TransportError):
+        raise error
+    log.error("%s: the receiver failed, so the conversation ends", peer, exc_info=error)
+    raise TransportError(f"the receiver failed: {error!r}") from error
 
 
 def as_transport_error(error: BaseException, kind: type[TransportError]) -> TransportError:

@@ -7,20 +7,17 @@ way to end. It knows no WebSocket library: one stands behind the few methods of 
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from ..errors import Aborted, ConnectionLost, TransportError
-from .base import Receiver, Target
+from .base import Receiver, Target, receiver_raised
 from .blocks import BINARY, CLOSE, PING, PONG, TEXT, BlockReader, PeerClosed, ProtocolError
 from .carrier import Carrier
 from .sockets import BLOCK, Line
 
 __all__ = ["Conversation", "Library"]
-
-log = logging.getLogger("streams.transports")
 
 _CLOSE_GRACE = 0.5  # seconds for the peer's part of a polite close
 _FAIL_GRACE = 0.2  # seconds in which our reason for hanging up may reach the peer
@@ -49,10 +46,6 @@ class Library(Protocol):
 
 class _Done(Exception):
     """Our own polite close is complete."""
-
-
-class _ReceiverFailed(Exception):
-    """A method of the receiver raised."""
 
 
 class Conversation:
@@ -135,8 +128,6 @@ class Conversation:
             return (error is self._line.failure and self._last_words(reader, plainly)) or error
         except OSError as error:
             return ConnectionLost(f"{self._name}: {error.strerror or error}")
-        except _ReceiverFailed as failed:
-            return TransportError(f"the receiver failed: {failed.__cause__!r}")
 
     def _read(self, reader: BlockReader) -> NoReturn:
         """The loop; it ends by what is raised."""
@@ -169,7 +160,7 @@ class Conversation:
             raise line.failure
         now = time.monotonic()
         if self._closing is None:
-            self._due = now + (self._tell(self._receiver.tick) or 0.0)
+            self._due = now + self._tell(self._receiver.tick)
         elif now < self._closing:
             self._due = self._closing
         else:
@@ -244,20 +235,13 @@ class Conversation:
             try:  # what _tell does, one call less for each block
                 self._receiver.received(messages)
             except Exception as error:
-                self._receiver_raised(error)
+                receiver_raised(self._name, error)
 
     def _tell(self, method: Callable[..., Any], *args: Any) -> Any:
         try:
             return method(*args)
         except Exception as error:
-            self._receiver_raised(error)
-            return None
-
-    def _receiver_raised(self, error: Exception) -> None:
-        if isinstance(error, TransportError) and (self._line.failure or self._closing) is not None:
-            return  # of its own send(): the end is under way
-        log.error("%s: the receiver failed, so the connection ends", self._name, exc_info=error)
-        raise _ReceiverFailed from error
+            receiver_raised(self._name, error)
 
     # -- sending and ending ----------------------------------------------------------------------
 
@@ -303,7 +287,7 @@ class Conversation:
                 reader.feed(block)
         except PeerClosed as closed:
             return self._closed(closed)
-        except (OSError, TransportError, ProtocolError, _ReceiverFailed):
+        except (OSError, TransportError, ProtocolError):
             pass  # that sending failed is the older error
         return None
 
@@ -311,7 +295,7 @@ class Conversation:
         """On a peer that broke the rules; it gets a moment to hear why."""
         try:
             self._tell(self._receiver.malformed, reason)
-        except _ReceiverFailed:
+        except TransportError:
             pass  # logged; the end is the same
         self._over = True
         self._say_goodbye(code)

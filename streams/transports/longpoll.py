@@ -6,7 +6,6 @@ loop, its time-outs, and what HTTP itself says: nothing new, later, no.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -17,11 +16,9 @@ from urllib.parse import urlsplit
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
 from ..http import AbortableSession, Answer, AnswerTooLong
 from ..polling import Ask, parse_frame
-from .base import Closed, Receiver, Target, Transport
+from .base import Closed, Receiver, Target, Transport, receiver_raised
 
 __all__ = ["LongPollTransport"]
-
-log = logging.getLogger("streams.transports")
 
 _OPTIONS = frozenset({"poll", "polled", "hold", "interval"})
 _GRACE = 5.0        # seconds that a held answer may come too late
@@ -33,10 +30,6 @@ _LATER = (429, 503)
 
 class _Interrupted(Exception):
     """The request under way is no longer the right one."""
-
-
-class _ReceiverFailed(Exception):
-    """A method of the receiver, or a function of the venue, raised."""
 
 
 class LongPollTransport(Transport):
@@ -70,11 +63,11 @@ class LongPollTransport(Transport):
     # -- the contract ----------------------------------------------------------------------------
 
     def run(self) -> Closed:
-        error: TransportError | None
+        error: TransportError | None = None
         try:
             self._session.reach(self.target.url)
             self._opened = True
-            error = self._converse()
+            self._converse()
         except TransportError as failure:
             error = failure
         finally:
@@ -109,19 +102,17 @@ class LongPollTransport(Transport):
 
     # -- the loop --------------------------------------------------------------------------------
 
-    def _converse(self) -> TransportError | None:
-        try:
-            self._tell(self.receiver.opened)
-            while True:
-                pause = self._look_around()
-                if self._closing:
-                    return None
-                if self._errands:
-                    self._run_errand()
-                else:
-                    self._ask_or_wait(pause)
-        except _ReceiverFailed as failed:
-            return TransportError(f"the receiver failed: {failed.__cause__!r}")
+    def _converse(self) -> None:
+        """Until our own ``close()``; every other end is an exception."""
+        self._tell(self.receiver.opened)
+        while True:
+            pause = self._look_around()
+            if self._closing:
+                return
+            if self._errands:
+                self._run_errand()
+            else:
+                self._ask_or_wait(pause)
 
     def _look_around(self) -> float:
         """Do what is due; seconds until something is."""
@@ -222,12 +213,8 @@ class LongPollTransport(Transport):
     def _tell(self, method: Callable[..., Any], *args: Any) -> Any:
         try:
             return method(*args)
-        except TransportError:
-            raise  # ours, from a send() of theirs
         except Exception as error:
-            name = urlsplit(self.target.url).hostname
-            log.exception("%s: the receiver failed, the conversation ends", name)
-            raise _ReceiverFailed from error
+            receiver_raised(urlsplit(self.target.url).hostname or "", error)
 
 
 def _checked(target: Target) -> Mapping[str, Any]:

@@ -6,15 +6,14 @@ messages of a block in one call.
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
-from .base import Closed, Receiver, Target, Transport
+from .base import Closed, Receiver, Target, Transport, receiver_raised
 from .framing import FramingError, framing_from
 from .proxies import parse_proxy
 from .sockets import Line, peer_name
@@ -22,14 +21,8 @@ from .tls import TlsCodec, check_sslopt, tls_context
 
 __all__ = ["TcpTransport"]
 
-log = logging.getLogger("streams.transports")
-
 _CLOSE_GRACE = 0.5  # seconds for the peer's part of a polite close
 _FAIL_GRACE = 0.2  # seconds for what the peer sent before we could send no more
-
-
-class _ReceiverFailed(Exception):
-    """A method of the receiver raised."""
 
 
 class TcpTransport(Transport):
@@ -58,11 +51,13 @@ class TcpTransport(Transport):
     # -- the contract ----------------------------------------------------------------------------
 
     def run(self) -> Closed:
-        error: TransportError | None
+        error: TransportError | None = None
         try:
             self._connect()
             self._opened = True
-            error = self._converse()
+            self._tell(self.receiver.opened)
+            self._read()
+            self._line.finish(_CLOSE_GRACE)
         except TransportError as failure:
             error = failure
         except OSError as failure:
@@ -112,15 +107,6 @@ class TcpTransport(Transport):
             name = sslopt.get("server_hostname") or self._host
             line.start_tls(TlsCodec(tls_context(sslopt), name), target.connect_timeout)
 
-    def _converse(self) -> TransportError | None:
-        try:
-            self._tell(self.receiver.opened)
-            self._read()
-        except _ReceiverFailed as failed:
-            return TransportError(f"the receiver failed: {failed.__cause__!r}")
-        self._line.finish(_CLOSE_GRACE)
-        return None
-
     def _read(self) -> None:
         """Until our own ``close()``; every other end is an exception."""
         line, take, monotonic = self._line, self._take, time.monotonic
@@ -148,7 +134,7 @@ class TcpTransport(Transport):
                 try:  # what _tell does, one call less for each block
                     self.receiver.received(messages)
                 except Exception as error:
-                    self._receiver_raised(error)
+                    receiver_raised(self._name, error)
 
     def _look_around(self) -> bool:
         """What is due, or what somebody has asked for. True when it was ``close()``."""
@@ -169,7 +155,7 @@ class TcpTransport(Transport):
         try:
             while not self._closing and time.monotonic() < deadline and (block := self._line.receive()):
                 self._take(block)
-        except (OSError, TransportError, _ReceiverFailed):
+        except (OSError, TransportError):
             pass  # that sending failed is the older error
 
     def _lose_frame(self, broken: FramingError) -> None:
@@ -182,13 +168,7 @@ class TcpTransport(Transport):
         try:
             return method(*args)
         except Exception as error:
-            self._receiver_raised(error)
-
-    def _receiver_raised(self, error: Exception) -> NoReturn:
-        if isinstance(error, TransportError):
-            raise error  # ours, from a send() of theirs
-        log.error("%s: the receiver failed, the connection ends", self._name, exc_info=error)
-        raise _ReceiverFailed from error
+            receiver_raised(self._name, error)
 
     def _failed(self, failure: OSError) -> TransportError:
         text = f"{self._name}: {failure.strerror or failure}"
