@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from .backoff import Backoff, RollingWindow
 from .errors import Aborted, AuthenticationFailed, ConnectFailed, TransportError
 from .feed import Feed
-from .lifecycle import Lifecycle
+from .lifecycle import Lifecycle, Verdict
 from .refresh import RestSource
-from .session import Recording, Session, Verdict
+from .session import Session
 from .transports import Closed, Target, Transport, open_transport
 from .venue import Venue
 
 if TYPE_CHECKING:
+    from .record import Recording
     from .schedule import Schedule
     from .transports.replay import Playback
 

@@ -1,4 +1,4 @@
-"""The public state of a stream, and what happens to running streams at interpreter exit."""
+"""The public state of a stream, why it ended a connection, and what happens to it at interpreter exit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-__all__ = ["Lifecycle", "STATES", "Stoppable", "at_exit"]
+from .errors import StreamsError
+
+__all__ = ["Lifecycle", "STATES", "Stoppable", "Verdict", "at_exit"]
 
 # What each permits:
 #   new         made, never started; start() is next
@@ -50,6 +52,18 @@ class Lifecycle:
 
 def _nothing() -> None:
     """Nothing has changed, so there is nothing to announce."""
+
+
+class Verdict:
+    """Why the session ended itself. ``after``: seconds not to reconnect; ``planned``: nobody's fault;
+    ``fatal``: going on is pointless."""
+
+    def __init__(self, error: StreamsError, *, after: float = 0.0, planned: bool = False,
+                 fatal: bool = False) -> None:
+        self.error = error
+        self.after = after
+        self.planned = planned
+        self.fatal = fatal
 
 
 class Stoppable(Protocol):

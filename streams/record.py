@@ -24,7 +24,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -33,7 +33,7 @@ from .credentials import public_url
 from .errors import ConfigurationError
 from .playback import Record, read_recording
 
-__all__ = ["Record", "Recorder", "public_url", "read_recording"]
+__all__ = ["Record", "Recorder", "Recording", "public_url", "read_recording"]
 
 _log = logging.getLogger("streams.record")
 
@@ -43,6 +43,16 @@ LOG_EVERY = 60.0  # seconds between two log records about a disk that does not w
 _OVERHEAD = 120  # bytes of a line besides its data, about
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Recording(Protocol):
+    """What streams tell a recorder."""
+
+    def opened(self, stream: str, url: str) -> None: ...
+    def received(self, stream: str, messages: Sequence[bytes], now: int) -> None: ...
+    def sent(self, stream: str, data: bytes | str, secret: bool) -> None: ...
+    def http(self, stream: str, url: str, body: bytes) -> None: ...
+    def closed(self, stream: str, reason: str) -> None: ...
 
 
 class _Entry(NamedTuple):

@@ -11,21 +11,25 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .backoff import RollingWindow
 from .errors import ConnectionLost, StreamsError, TransportError
 from .feed import Feed
 from .health import Health
+from .lifecycle import Verdict
 from .refresh import Refresher, RestSource
-from .subscriptions import UNANSWERED
+from .subscriptions import UNANSWERED, batches
 from .transports.base import Transport
 from .venue import (
     Acked, Alive, Failed, Item, Malformed, Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal,
     Unsubscribed, Venue,
 )
 
-__all__ = ["Recording", "Session", "Verdict"]
+if TYPE_CHECKING:
+    from .record import Recording
+
+__all__ = ["Session"]
 
 log = logging.getLogger("streams.session")
 
@@ -33,28 +37,6 @@ JITTER = 0.25           # seconds by which messages may be closer together on ar
 TICK = 0.25             # longest pause between two looks at what is due, seconds
 ALONE = 250             # reads that nobody was waiting for, after which nobody will wait for the next one
 SAMPLES = 5             # malformed messages shown in the log, per connection
-
-
-class Recording(Protocol):
-    """What a recorder is told (:mod:`streams.record`)."""
-
-    def opened(self, stream: str, url: str) -> None: ...
-    def received(self, stream: str, messages: Sequence[bytes], now: int) -> None: ...
-    def sent(self, stream: str, data: bytes | str, secret: bool) -> None: ...
-    def http(self, stream: str, url: str, body: bytes) -> None: ...
-    def closed(self, stream: str, reason: str) -> None: ...
-
-
-class Verdict:
-    """Why the session ended itself. ``after``: seconds not to reconnect; ``planned``: nobody's fault;
-    ``fatal``: going on is pointless."""
-
-    def __init__(self, error: StreamsError, *, after: float = 0.0, planned: bool = False,
-                 fatal: bool = False) -> None:
-        self.error = error
-        self.after = after
-        self.planned = planned
-        self.fatal = fatal
 
 
 class Session:
@@ -294,14 +276,14 @@ class Session:
         subscriptions, venue = self.feed.subscriptions, self.venue
         leave, enter = subscriptions.due(now)
         deadline = now + (venue.limits.ack if venue.limits.ack is not None else 10.0)
-        for batch in _batches(leave, venue.limits.batch):
+        for batch in batches(leave, venue.limits.batch):
             if not self.may_send(now):
                 return
             self.send(venue.unsubscribe(batch))
             subscriptions.left(batch)
         # An unsubscribed topic may be wanted again since: it is due at the next look.
         room = venue.limits.topics - subscriptions.on_server()
-        for batch in _batches(enter[:max(room, 0)], venue.limits.batch):
+        for batch in batches(enter[:max(room, 0)], venue.limits.batch):
             if not self.may_send(now):
                 return
             batch = subscriptions.sent(batch, deadline)
@@ -465,8 +447,3 @@ class Session:
         Unsubscribed: _on_unsubscribed, Refused: _on_refused, Malformed: _on_malformed,
         Resync: _on_resync, Reconnect: _on_reconnect, Notice: _on_notice, Failed: _on_failed,
     }
-
-
-def _batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), size):
-        yield names[start:start + size]

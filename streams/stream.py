@@ -29,7 +29,6 @@ from .locks import owns
 from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
 from .rest import Rest
-from .session import Recording
 from .settings import (
     check_encrypted, check_known, check_options, check_timeout, check_way, complete_keys, names,
     rest_address, stream_address,
@@ -38,6 +37,7 @@ from .store import Store
 from .venue import Route, Venue
 
 if TYPE_CHECKING:
+    from .record import Recording
     from .schedule import Schedule
 
 __all__ = ["Stream"]
