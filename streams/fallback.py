@@ -38,6 +38,8 @@ DEFAULT_TTL = {"ticker": 10.0, "book": 5.0}     # seconds
 REST_PATIENCE = 5.0                             # seconds one REST call may take, waiting included
 SETTLED = 2.0           # seconds the stream must have been fresh again before it is relied on anew
 
+_STREAM = 0             # its rank among the sources; the providers have those from 1 on, in their order
+
 
 class _Trust:
     """How far the stream is relied on, by those who ask for data of about the same age."""
@@ -66,7 +68,8 @@ class _Key:
         self.cached: Any = None             # the last answer that did not come from the stream
         self.pending: _Pending | None = None
         self.trust: dict[int, _Trust] = {}  # who asks for a tenth of a second is not who asks for ten
-        self.prices: dict[str, deque[tuple[float, float]]] = {}     # kind -> (when, price) of good answers
+        # Of good answers: (kind, rank of the source) -> (when, price).
+        self.prices: dict[tuple[str, int], deque[tuple[float, float]]] = {}
 
     def trust_at(self, age: float) -> _Trust:
         """That of callers who ask for this age, give or take a factor of two."""
@@ -83,8 +86,8 @@ class Fallback:
         providers: In order of preference, after the stream: ``"rest"``, or callables
             ``(exchange, symbol) -> Ticker | BookView | number | None``.
         ttl: Seconds data counts as fresh, per ``ticker`` and ``book``.
-        max_jump: Largest believable change, in per cent, against the median price of the last ``window``
-            seconds.
+        max_jump: Largest believable change, in per cent, against the median price that the same source, and
+            those preferred to it, have given in the last ``window`` seconds.
     """
 
     def __init__(
@@ -145,7 +148,7 @@ class Fallback:
     def _streamed(self, key: _Key, exchange: str, symbol: str, age: float,
                   read: Callable[[str, str, float], A], why: list[str]) -> A | None:
         try:
-            return self._believable(key, read(exchange, symbol, age), exchange)
+            return self._believable(key, read(exchange, symbol, age), exchange, _STREAM)
         except StreamsError as error:
             why.append(f"stream: {error}")
             return None
@@ -209,14 +212,14 @@ class Fallback:
 
     def _ask(self, key: _Key, exchange: str, symbol: str, limit: _Limit, rest: Callable[[str, str], A],
              shape: type[A], why: list[str]) -> A | None:
-        for provider in self._providers:
+        for rank, provider in enumerate(self._providers, _STREAM + 1):
             name = provider if isinstance(provider, str) else getattr(provider, "__name__", repr(provider))
             try:
                 given = rest(exchange, symbol) if isinstance(provider, str) else provider(exchange, symbol)
                 answer = _shaped(given, shape, exchange, symbol, name)
                 wrong = "nothing" if answer is None else limit.broken_by(answer)
                 if answer is not None and not wrong:
-                    return self._believable(key, answer, exchange)
+                    return self._believable(key, answer, exchange, rank)
                 why.append(f"{name}: {wrong}")
             except Exception as error:          # a provider is the user's code
                 why.append(f"{name}: {error}")
@@ -224,30 +227,34 @@ class Fallback:
 
     # -- is it plausible --------------------------------------------------------------------------
 
-    def _believable(self, key: _Key, answer: A, exchange: str) -> A:
-        """``answer``, if it can be true. Raises StaleData otherwise."""
+    def _believable(self, key: _Key, answer: A, exchange: str, rank: int) -> A:
+        """``answer`` of the source with that rank, if it can be true. Raises StaleData otherwise."""
         kind, price, wrong = _look_at(answer)
         with self._lock:
-            wrong = wrong or self._outlier(key, kind, price)
+            wrong = wrong or self._outlier(key, kind, price, rank)
             self.refused += bool(wrong)
         if wrong:
             self._metrics.inc("implausible", exchange=exchange)
             raise StaleData(f"not plausible: {wrong}")
         return answer
 
-    def _outlier(self, key: _Key, kind: str, price: float) -> str:
+    def _outlier(self, key: _Key, kind: str, price: float, rank: int) -> str:
         """What is wrong with a price, compared with those of its kind; else it is remembered. Holding the
-        lock."""
+        lock.
+
+        What only stands in for a source has no say in whether that one is right: it would be asked in its
+        place, again and again, and thereby be proved right for ever. So a source that has jumped is believed
+        at the latest when its own prices of before, and those preferred to it, are too old to count.
+        """
         now = time.monotonic()
-        prices = key.prices.setdefault(kind, deque(maxlen=100))
-        while prices and prices[0][0] < now - self._window:
-            prices.popleft()
-        if prices:
-            usual = sorted(value for _, value in prices)[len(prices) // 2]
+        known = [value for (of, better), prices in key.prices.items() if of == kind and better <= rank
+                 for when, value in prices if when >= now - self._window]
+        if known:
+            usual = sorted(known)[len(known) // 2]
             jump = abs(price - usual) / usual * 100
             if jump > self._max_jump:
                 return f"{price:g} is {jump:.0f} % away from the {usual:g} of the last {self._window:g} s"
-        prices.append((now, price))
+        key.prices.setdefault((kind, rank), deque(maxlen=100)).append((now, price))
         return ""
 
     # -- REST -----------------------------------------------------------------------------------------

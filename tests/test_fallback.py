@@ -336,6 +336,43 @@ def test_a_first_trade_is_no_outlier_of_a_wide_market(manager: Market) -> None:
             market.ticker("polygon", "O:X")
 
 
+def streamed(market: StreamManager, price: float) -> None:
+    """As if a stream had just written this."""
+    table = market.store.tickers.setdefault("binance", type(market.store.tickers)())
+    table["X"] = Ticker(exchange="binance", symbol="X", received=time.time_ns(), last=price)
+
+
+def test_what_stands_in_does_not_judge_what_it_stands_in_for(
+        manager: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams.fallback, "SETTLED", 0)
+    calls: list[Any] = []
+    market = manager(providers=[provider(47_000.0, calls)])
+    assert market.ticker("binance", "X", max_age=10).source == "backup"
+    streamed(market, 60_000.0)
+    assert market.ticker("binance", "X", max_age=10).last == 60_000.0
+    del market.store.tickers["binance"]["X"]            # the other way round it does
+    with pytest.raises(StaleData, match="backup: not plausible: 47000 is 22 % away from the 60000 of"):
+        market.ticker("binance", "X", max_age=1e-9)
+    assert len(calls) == 2 and market.fallback.refused == 1
+
+
+def test_a_stream_that_has_jumped_is_believed_after_the_window_whoever_stands_in_meanwhile(
+        manager: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams.fallback, "SETTLED", 0)
+    market = manager(providers=[provider(100.0)], window=0.5)
+
+    def ask(price: float) -> str:
+        streamed(market, price)
+        for key in market.fallback._keys.values():
+            key.cached = None                           # so that it is asked anew each time
+        return market.ticker("binance", "X", max_age=10).source
+    assert ask(100.0) == "stream"
+    assert ask(300.0) == "backup" and ask(1.0) == "backup" and ask(101.0) == "stream"
+    begun = time.monotonic()
+    wait_until(lambda: ask(300.0) == "stream")
+    assert time.monotonic() - begun > 0.3 and ask(300.0) == "stream"
+
+
 @pytest.mark.parametrize("bid, ask", [("200", "100"), ("-5", "10"), ("1", "2")])
 def test_the_streams_own_nonsense_is_refused(bid: str, ask: str, manager: Market, stack: Stack) -> None:
     sim = stack.enter_context(AlpacaSim(["AAPL"], rate=0))
