@@ -37,7 +37,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
 
     @property
     def age(self) -> float:
-        """Seconds since this event was received."""
+        """Seconds since this event was received, by the wall clock; below 0 where that has been set back."""
         return (time.time_ns() - self.received) / 1e9
 
 

@@ -325,6 +325,8 @@ class _Limit:
         if stamp is None:
             return "it does not say how old it is"
         age = (time.time_ns() - stamp) / 1e9
+        if age < 0:
+            return f"its stamp is {-age:.3f} s ahead of the clock"
         return "" if age <= self._age or stamp >= self._asked else f"it is {age:.1f} s old"
 
 

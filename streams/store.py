@@ -344,6 +344,9 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def _check_age(what: str, age: float | None, max_age: float) -> None:
+    if age is not None and age < 0:                 # how old it really is nobody can say
+        raise StaleData(f"{what} may be old: its stamp is {-age:.3f} s ahead of the clock, which has been"
+                        " set back")
     if age is None or not age <= max_age:           # NaN is no permission either
         shown = "unknown" if age is None else f"{age:.3f} s"
         raise StaleData(f"{what} is too old: its age is {shown}, at most {max_age} s was asked for", age)

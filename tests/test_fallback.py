@@ -537,6 +537,24 @@ def test_a_time_to_live_for_each_channel(sim: BinanceSim, manager: Market) -> No
             StreamManager(**options)                    # type: ignore[arg-type]
 
 
+def test_what_was_kept_before_the_clock_was_set_back_is_not_fresh(
+        manager: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    market = manager(providers=[provider(5.0, calls)])
+    streamed(market, 5.0)
+    assert market.ticker("binance", "X").source == "stream"
+    del market.store.tickers["binance"]["X"]
+    before, real = market.ticker("binance", "X"), time.time_ns
+    streamed(market, 5.0)
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 3_600_000_000_000)
+    after = market.ticker("binance", "X")
+    assert (before.source, after.source) == ("backup", "backup") and after is not before and after.age >= 0
+    market.fallback._providers = (provider(before),)
+    with pytest.raises(StaleData, match=r"backup: its stamp is 3\d{3}\.\d+ s ahead of the clock"):
+        market.ticker("binance", "X", max_age=1e-9)
+    assert len(calls) == 2
+
+
 def test_not_from_a_streams_own_thread(sim: BinanceSim, manager: Market) -> None:
     market = manager(sim)
     said: dict[str, Any] = {}
