@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ConfigurationError
 from .rest import Rest
-from .settings import check_encrypted, check_options, check_way, complete_keys, rest_address
+from .settings import check_encrypted, check_way, complete_keys, rest_address
 from .stream import Stream
 
 __all__ = ["Group"]
@@ -40,7 +40,6 @@ class Group:
     def __init__(self, kind: type[Stream], options: dict[str, Any], shared: dict[str, Any]) -> None:
         for name in shared.keys() & options.keys():
             raise ConfigurationError(f"{name} is one for all streams of a manager: StreamManager({name}=...)")
-        check_options(options)
         self.kind = kind
         self.options = options
         self.streams: list[tuple[str, Stream]] = []

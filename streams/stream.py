@@ -146,8 +146,9 @@ class Stream(threading.Thread):
         """A venue instance for questions, made from the keyword options of a stream.
 
         Raises:
-            ConfigurationError: As the constructor would, for the venue's part of them.
+            ConfigurationError: As the constructor would, but for the address and the way there.
         """
+        check_options(options)
         settings = {name: value for name, value in options.items() if name not in _OF_STREAM}
         check_known(cls.venue, set(settings) - _OF_VENUE, _OF_STREAM | _OF_VENUE)
         complete_keys(cls.venue, settings)
@@ -426,8 +427,8 @@ class Stream(threading.Thread):
 
 
 _OF_VENUE = {"number", "depth", "api_key", "api_secret", "options"}
-_OF_STREAM = set(inspect.signature(Stream.__init__).parameters) - _OF_VENUE     # names of options
-OPTIONS = (_OF_STREAM | _OF_VENUE) - {"self", "symbols", "channels", "options"}
+_OF_STREAM = set(inspect.signature(Stream.__init__).parameters) - _OF_VENUE - {"self", "symbols", "channels"}
+OPTIONS = (_OF_STREAM | _OF_VENUE) - {"options"}
 _NUMBERS = itertools.count(1)
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 

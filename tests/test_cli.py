@@ -32,6 +32,9 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="other processes get 
 @pytest.mark.parametrize("arguments, message", [
     (["watch", "binance", "BTC-USDT", "-c", "boook"], "binance has no channel 'boook'; its channels: book,"),
     (["watch", "binance", "BTC-USDT", "-o", "foo=1"], "binance has no option 'foo'"),
+    (["watch", "binance", "BTC-USDT", "-o", "symbols=x"], "binance has no option 'symbols'"),
+    (["watch", "binance", "BTC-USDT", "-o", "channels=book"], "binance has no option 'channels'"),
+    (["watch", "binance", "BTC-USDT", "-o", "depth=abc"], "depth='abc': it must be a number of levels"),
     (["watch", "alpaca", "AAPL"], "alpaca needs api_key=..., or the environment variable ALPACA_API_KEY"),
     (["watch", "nasdaq-itch", "AAPL"], "nasdaq-itch"),
     (["watch", "binance", "BTC-USDT", "huobi", "BTC-USDT", "--url", "ws://127.0.0.1:1"],

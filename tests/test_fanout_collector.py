@@ -117,6 +117,7 @@ def test_higher_tokens_are_asked_for_until_there_are_some(monkeypatch):
     ({"nowhere": {"symbols": ["A"]}}, "no exchange is called 'nowhere'"), ({"binance": {}}, "symbols"),
     ({"binance": {"symbols": ["BTC-USDT"], "channels": ["boook"]}}, "boook"),
     ({"binance": {"symbols": ["BTC USDT"]}}, "no symbol"),
+    ({"binance": {"symbols": ["BTC-USDT"], "depth": "abc"}}, "depth='abc'"),
 ])
 def test_mistakes_are_named_at_once(wanted, about):
     with pytest.raises(ConfigurationError, match=about):
