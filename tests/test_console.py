@@ -66,6 +66,11 @@ def test_options_are_for_one_exchange_or_for_all() -> None:
         "huobi": {"depth": 20, "book_mode": "incremental", "stale_after": 2.5}}
 
 
+def test_keys_are_text_whatever_they_look_like() -> None:
+    words = ["api_key=123456", "alpaca.api_secret=null"]
+    assert read_options(words, ["alpaca"]) == {"alpaca": {"api_key": "123456", "api_secret": "null"}}
+
+
 @pytest.mark.parametrize("word", ["depth", "=3", "binance.depth=3", "huobi.=3"])
 def test_options_that_are_not_written_right(word: str) -> None:
     with pytest.raises(ConfigurationError, match="--option .* write it like depth=20, or huobi.depth=20"):

@@ -15,6 +15,7 @@ __all__ = ["channels_of", "names_of_exchanges", "read_options", "read_targets", 
 
 _FIRST = ("book", "quotes", "ticker", "values")     # the first of these that a venue has gives the prices
 _BESIDE = ("trades",)
+_KEYS = ("api_key", "api_secret")
 
 
 def names_of_exchanges() -> list[str]:
@@ -70,7 +71,7 @@ def read_options(words: Iterable[str], exchanges: Sequence[str]) -> dict[str, di
     """``{exchange: options}`` of words such as ``feed=iex``, ``polygon.market=options``, ``depth=20``.
 
     Without an exchange before it an option is for all. Values are numbers or other JSON where they
-    look like it, else text.
+    look like it, else text; keys are text whatever they look like.
 
     Raises:
         ConfigurationError: No ``=``, or another exchange than those named.
@@ -85,7 +86,7 @@ def read_options(words: Iterable[str], exchanges: Sequence[str]) -> dict[str, di
             raise ConfigurationError(
                 f"--option {word!r}: write it like depth=20, or {next(iter(options))}.depth=20")
         for one in [exchange] if dot else list(options):
-            options[one][rest] = _value(text)
+            options[one][rest] = text if rest in _KEYS else _value(text)
     return options
 
 
