@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 from collections.abc import Sequence
 
@@ -178,17 +179,25 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
+    number = _number(text)
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
     return number
 
 
 def _speed(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
+    number = _number(text)
+    if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: expected 0, or a factor above 0")
     return number
+
+
+def _number(text: str) -> float:
+    """NaN for what is none: argparse would name our function to the user."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 if __name__ == "__main__":

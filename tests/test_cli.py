@@ -56,15 +56,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert message in errors
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["watch"], ["wotch"], ["demo", "--seconds", "0"], ["demo", "--rate", "x"],
-    ["replay", "f", "--speed", "-1"],
+@pytest.mark.parametrize("arguments, message", [
+    ([], "COMMAND"), (["watch"], "EXCHANGE SYMBOL"), (["wotch"], "wotch"),
+    (["demo", "--seconds", "0"], "argument --seconds: 0: expected a number above 0"),
+    (["demo", "--seconds", "abc"], "argument --seconds: abc: expected a number above 0"),
+    (["demo", "--rate", "x"], "argument --rate: x: expected a number above 0"),
+    (["replay", "f", "--speed", "-1"], "argument --speed: -1: expected 0, or a factor above 0"),
+    (["replay", "f", "--speed", "fast"], "argument --speed: fast: expected 0, or a factor above 0"),
 ])
-def test_words_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_that_make_no_sense(arguments: list[str], message: str,
+                                  capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args(arguments)
     assert ended.value.code == 2
-    assert "usage: streams" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "usage: streams" in errors and message in errors
 
 
 def test_a_venue_that_can_not_be_simulated_here(
