@@ -197,7 +197,7 @@ class Connector:
             delay = self._converse(rest)
             if delay is None:
                 return False
-            if self.way.playback is not None and self.way.playback.finished:
+            if self._played_out:
                 return True
             self._back_off(delay)
         return True
@@ -302,6 +302,9 @@ class Connector:
             self.way.recorder.closed(self.feed.name, reason)
         if verdict is None or self._ending or self._pausing:
             return 0.0
+        if self._played_out and not verdict.fatal:
+            self.lifecycle.last_error = "the recording has ended"
+            return 0.0
         lived = time.monotonic() - session.opened_at if closed.opened else 0.0
         if verdict.planned:
             log.info("%s: replacing the connection: %s", self.feed.name, reason)
@@ -318,6 +321,11 @@ class Connector:
         log.log(logging.WARNING if self.way.backoff.failures <= 1 else logging.INFO,
                 "%s: %s; next attempt in %.2f s", self.feed.name, reason, delay)
         return delay
+
+    @property
+    def _played_out(self) -> bool:
+        """Whether it was a recording, which has nothing more."""
+        return self.way.playback is not None and self.way.playback.finished
 
     def _verdict(self, closed: Closed) -> Verdict | None:
         """What the transport's own account of the end means."""

@@ -247,14 +247,17 @@ def test_record_and_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert f"\nstreams-{exchange}-" in listed
     assert main(["replay", str(path), "binance:BTC-USDT", "huobi:ETH-USDT", "alpaca:AAPL", "--speed", "0",
                  "--once", "--json"]) == 0
-    found = objects(capsys.readouterr().out)
+    out, errors = capsys.readouterr()
+    assert "next attempt" not in errors, "there is none after the end of a recording"
+    found = objects(out)
     assert [one["exchange"] for one in found] == ["binance", "huobi", "alpaca"]
     for one in found:           # each from its own connections only
         assert one["bid"] < one["ask"] and one["malformed"] == one["gaps"] == 0
     assert main(["replay", str(path), "binance:BTC-USDT", "--speed", "20"]) == 0
     assert re.search(r"^binance-\d+ +stopped ", capsys.readouterr().out, re.MULTILINE)
     assert main(["replay", str(path), "binance:SOL-USDT", "--speed", "0", "--once"]) == 1
-    assert "binance SOL-USDT: no data" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "binance SOL-USDT: no data" in errors and "stopped (the recording has ended)" in errors
 
 
 def test_an_existing_recording_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -668,7 +668,7 @@ class TestConversations:
         for expected in (b"first", b"second"):
             receiver, transport = played(path, playback)
             ends.append(transport.run())
-            assert receiver.got == [expected]
+            assert receiver.got == [expected] and playback.finished == (expected == b"second")
         assert [str(end.error) for end in ends] == ["end of the first", "end of the second"]
         receiver, transport = played(path, playback)
         closed = transport.run()

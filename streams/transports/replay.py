@@ -64,7 +64,7 @@ class Playback:
 
     Attributes:
         speed: See the module.
-        finished: The end of the recording has been reached.
+        finished: There is no further conversation: that which is under way, or was played last, is the last.
     """
 
     def __init__(self, url: str) -> None:
@@ -114,6 +114,7 @@ class Playback:
                 self._next = None
                 end = self._boundary(record) if self._follows(record) else ""
                 if end:
+                    self.begin(self._interrupted)   # so that it is known whether this was the last one
                     yield Step(record.time, [], end=end)
         yield Step(None, [], end="the recording has ended")
 
