@@ -222,7 +222,7 @@ def test_watch_once_does_not_wait_for_what_will_not_come(serve: Callable[..., An
     assert main(["watch", "huobi", "NOPE-USDT", "--url", sim.url, "--rest-url", sim.rest_url, "--once",
                  "--timeout", "60"]) == 1
     assert time.monotonic() - began < 30
-    assert "huobi NOPE-USDT: no data within 60 s: refused (" in capsys.readouterr().err
+    assert "huobi NOPE-USDT: no data: refused (" in capsys.readouterr().err
 
 
 def test_watch_ends_when_every_stream_has_given_up(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,7 +257,7 @@ def test_record_and_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert re.search(r"^binance-\d+ +stopped ", capsys.readouterr().out, re.MULTILINE)
     assert main(["replay", str(path), "binance:SOL-USDT", "--speed", "0", "--once"]) == 1
     errors = capsys.readouterr().err
-    assert "binance SOL-USDT: no data" in errors and "stopped (the recording has ended)" in errors
+    assert "binance SOL-USDT: no data: stopped (the recording has ended)\n" in errors
 
 
 def test_an_existing_recording_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,10 +94,10 @@ def follow(view: View, board: Board, ending: Ending, meanwhile: Callable[[], Non
                 return board.look()
 
 
-def once(view: View, board: Board, ending: Ending, timeout: float,
+def once(view: View, board: Board, ending: Ending, until: float,
          done: Callable[[Picture], bool] = lambda picture: picture.complete) -> Picture:
-    """Wait until a picture is complete, or nothing more will come, or the time is over; show that one."""
-    until = time.monotonic() + timeout
+    """Wait until a picture is complete, or nothing more will come, or the time is over (``until``, monotonic
+    seconds); show that one."""
     with logging_to_stderr(view.verbose):
         while True:
             picture = board.look()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -49,13 +50,16 @@ def all_ended(picture: Picture) -> bool:
 def one_picture(view: View, board: Board, ending: Ending, timeout: float, good: Callable[[Row], bool],
                 done: Callable[[Picture], bool] = lambda picture: picture.complete) -> int:
     """Show one, and say on stderr what did not come. Returns the exit code."""
-    picture = once(view, board, ending, timeout, done)
+    until = time.monotonic() + timeout
+    picture = once(view, board, ending, until, done)
+    # It need not have waited for so long: more will not come, or somebody wants an end.
+    no_data = "no data" + (f" within {timeout:g} s" if time.monotonic() >= until else "")
     missing = [row for row in picture.rows if not good(row)]
     for row in missing:
         stream = picture.stream(row.stream)
         why = row.detail or (stream.error if stream else "")
-        print(f"{row.exchange} {row.symbol}: no data within {timeout:g} s: {row.status}"
+        print(f"{row.exchange} {row.symbol}: {no_data}: {row.status}"
               f"{f' ({why})' if why else ''}", file=sys.stderr)
     if not picture.rows:
-        print(f"no data within {timeout:g} s", file=sys.stderr)
+        print(no_data, file=sys.stderr)
     return 1 if missing or not picture.rows else 0
