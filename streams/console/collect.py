@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +19,7 @@ _PROGRESS_EVERY = 5.0       # seconds between two lines
 
 
 def collect(options: argparse.Namespace) -> int:
-    """Run it. Returns the exit code: 0, or 1 when it did not stop in time."""
+    """Run it. Returns the exit code: 0, or 1 when nothing could be published, or it did not stop in time."""
     with Ending(options.seconds) as ending, ExitStack() as stack:
         settings = from_network(stack, options)
         targets = read_targets(options.targets)
@@ -36,8 +37,21 @@ def collect(options: argparse.Namespace) -> int:
                 print(_line(collector.status()), flush=True)
         finally:
             stopped = collector.stop()
-        print(_line(collector.status()))
-    return 0 if stopped else 1
+        status = collector.status()
+        print(_line(status))
+    vain = _in_vain(status)
+    if vain:
+        print(f"nothing was published: {vain}", file=sys.stderr)
+    return 0 if stopped and not vain else 1
+
+
+def _in_vain(status: dict[str, Any]) -> str:
+    """Why nothing could be published; "" where something was, or others publish it all."""
+    publisher = status["publisher"]
+    if publisher["items"]:
+        return ""
+    never = "" if status["members"] else "Redis was not reached in time"
+    return status["last_error"] or publisher["last_error"] or never
 
 
 def _line(status: dict[str, Any]) -> str:
