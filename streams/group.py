@@ -56,6 +56,8 @@ class Group:
             self.name, address,
             options.get("rest_limit") or self.facts.limits.rest, headers=self.facts.rest_headers(),
             proxy=proxy, sslopt=options.get("sslopt"), metrics=shared["metrics"])
+        if (options.get("url") or "").startswith("replay:") and options.get("rest_url") is None:
+            self.rest.close("this is a replay, and REST would answer of today; give rest_url=...")
         self._settings = {**shared, **options, "rest": self.rest}
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:

@@ -73,7 +73,7 @@ class Rest:
         self._window = RollingWindow(*limit)
         self._turn = threading.Condition()
         self._not_before = 0.0              # monotonic: the server asked us to stay away until then
-        self._closed = False
+        self._closed = ""                   # or why
         self._session: ExchangeSession | None = None
         self._fetcher: AbortableSession | None = None
         self._pool = Pool(WORKERS, f"streams-rest-{exchange}")
@@ -109,7 +109,7 @@ class Rest:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise TransportError(f"{self.exchange}: REST is closed")
+            raise TransportError(f"{self.exchange}: {self._closed}")
 
     def fetch(self, request: RestRequest, done: Callable[[str, bytes | None, str, float], None],
               wanted: Callable[[], bool]) -> None:
@@ -165,10 +165,10 @@ class Rest:
         if fetcher is not None:
             fetcher.forget()
 
-    def close(self) -> None:
-        """End every call under way, at once; later ones raise."""
+    def close(self, why: str = "REST is closed") -> None:
+        """End every call under way, at once; later ones raise, and say ``why``."""
         with self._turn:
-            self._closed = True
+            self._closed = why
             sessions = [session for session in (self._session, self._fetcher) if session is not None]
             self._turn.notify_all()
         for session in sessions:

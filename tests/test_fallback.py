@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -598,6 +599,22 @@ def test_when_rest_fails(fault: Fault, reason: str, sim: BinanceSim, manager: Ma
     else:
         sim.clear_faults()
         assert market.orderbook("binance", "BTC-USDT").source == "rest"
+
+
+def test_no_venue_is_asked_beside_a_replay(sim: BinanceSim, manager: Market, tmp_path: Path) -> None:
+    path = tmp_path / "feed.jsonl"
+    path.write_text('{"t": "header"}\n')
+    url = path.as_uri().replace("file:", "replay:")
+    market = manager()
+    market.start("binance", ["BTC-USDT"], url=url)
+    for ask in (market.ticker, market.orderbook):
+        with pytest.raises(StaleData, match=r"rest: binance: this is a replay, .*; give rest_url=\.\.\."):
+            ask("binance", "BTC-USDT")
+    with pytest.raises(StreamsError, match="this is a replay"):
+        market.rest("binance")
+    market.stop()
+    market.start("binance", ["BTC-USDT"], url=url, rest_url=sim.rest_url)
+    assert market.orderbook("binance", "BTC-USDT").source == "rest"
 
 
 def test_stop_ends_a_call_that_hangs(sim: BinanceSim, manager: Market) -> None:
