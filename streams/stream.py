@@ -114,7 +114,7 @@ class Stream(threading.Thread):
         playback = None
         if self._address.startswith("replay:"):
             from .transports.replay import Playback
-            playback = Playback(self._address)
+            playback = Playback(self._address, f"streams-{facts.name}-[0-9]*")      # as _title names them
         self._own_handlers = handlers is None
         self.metrics = metrics or NoMetrics()
         self.handlers = handlers if handlers is not None else Handlers(self.metrics)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from streams import Binance, Huobi, Kraken
 from streams import record as recording
 from streams.errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, MissingDependency
 from streams.record import Record, Recorder, public_url, read_recording
@@ -633,6 +634,32 @@ class TestReplay:
         receiver, transport = played(path, speed=0, conn="s1")
         transport.run()
         assert receiver.got == [b"1", b"3", b"5", b"7", b"9"]
+
+    @pytest.mark.parametrize("options, names, heard", [
+        ({}, ["streams-a-1", "streams-b-2", "streams-a-b-3", "streams-a-14"], [0, 3]),
+        ({"conn": "streams-b-2"}, ["streams-a-1", "streams-b-2"], [1]),
+        ({}, ["streams-b-1", "s"], [0, 1]), ({}, ["", ""], [0, 1]),
+    ])
+    def test_ones_own_connections_if_there_are_any(self, tmp_path, options, names, heard):
+        path = tmp_path / "x.jsonl"
+        with Recorder(path) as recorder:
+            for number, name in enumerate(names):
+                recorder.received(name, [b"%d" % number], NS + number)
+        playback = Playback(address(path, speed=0, **options), "streams-a-[0-9]*")
+        receiver, transport = played(path, playback)
+        transport.run()
+        assert receiver.got == [b"%d" % number for number in heard] and playback.finished
+
+    def test_a_stream_plays_what_its_exchange_has_recorded(self, tmp_path):
+        path = tmp_path / "x.jsonl"
+        with Recorder(path) as recorder:
+            for number, name in enumerate(["streams-huobi-1", "streams-binance-2", "streams-huobi-3"]):
+                recorder.received(name, [b'{"result":null,"id":1}'], NS + number)
+        for kind, count in ((Binance, 1), (Huobi, 2), (Kraken, 3)):
+            stream = kind(["BTC-USD"], url=address(path, speed=0))
+            stream.start()
+            stream.join(10)
+            assert stream.state == "stopped" and stream.status()["messages"] == count
 
     @pytest.mark.parametrize("url, message", [
         ("replay:///no/such/file.jsonl", "can not read"),

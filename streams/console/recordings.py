@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 from urllib.request import pathname2url
 
 from ..exchanges import EXCHANGES
@@ -54,12 +53,12 @@ def _progress(recorder: Recorder) -> str:
 
 def replay(options: argparse.Namespace) -> int:
     """Run it. Returns the exit code: 0, or 1 when the recording has not given all that was asked for."""
-    connections = list(_connections(options.file))
     if not options.targets:
-        print(_contents(options.file, connections))
+        print(_contents(options.file, list(_connections(options.file))))
         return 0
+    next(read_recording(options.file), None)        # which refuses what is none
     with Ending(options.seconds) as ending, ExitStack() as stack:
-        _, board = begin(stack, options, _from_file(options.file, options.speed, connections))
+        _, board = begin(stack, options, _from_file(options.file, options.speed))
         view = view_of("streams replay", options, lambda: os.path.basename(options.file))
         if options.once:
             return one_picture(view, board, ending, options.timeout,
@@ -113,16 +112,11 @@ def _contents(path: str, connections: Sequence[_Connection]) -> str:
             f" streams replay {path} EXCHANGE SYMBOL ...")
 
 
-def _from_file(path: str, speed: float, connections: Sequence[_Connection]) -> Settings:
-    """Settings that have an exchange's streams play their own connections in the file."""
-    address = f"replay://{pathname2url(os.path.abspath(path))}?speed={speed:g}"
+def _from_file(path: str, speed: float) -> Settings:
+    """Settings that have streams play the file."""
+    url = f"replay://{pathname2url(os.path.abspath(path))}?speed={speed:g}"
 
     def settings(exchange: str, symbols: Sequence[str]) -> Mapping[str, Any]:
-        # As streams name themselves; recordings of other tools name no connection, or one.
-        prefix = f"streams-{exchange}-"
-        mine = [each for each in connections if each.name.removeprefix(prefix).isdigit()]
-        others = len(mine) < len(connections)
-        url = address + (f"&conn={quote(prefix)}[0-9]*" if mine and others else "")
         venue = EXCHANGES[exchange].venue
         keys = {name: "replay" for name, variables in
                 (("api_key", venue.key_env), ("api_secret", venue.secret_env)) if variables}

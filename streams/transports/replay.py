@@ -6,7 +6,8 @@ Parameters of the address:
     1 (as recorded) unless given; 10 is ten times as fast, 0 as fast as possible.
 ``conn``
     Plays one of the connections in the file, or those that match, where it has ``*`` or ``[0-9]``
-    in it; all of them together unless given.
+    in it. Unless given: those that streams of the same exchange have recorded, or all of them together
+    where there are none of these.
 
 What a stream sends is swallowed. What it asks by REST, :meth:`ReplayTransport.http` answers from the
 recording: at the place of an answer in the recording, the frames wait until it has been asked for,
@@ -58,6 +59,7 @@ class Playback:
 
     Args:
         url: See the module.
+        own: Which connections to play, if there are any such in the file and the address says nothing.
 
     Raises:
         ConfigurationError: No such file, no recording, or an unknown parameter.
@@ -67,8 +69,9 @@ class Playback:
         finished: There is no further conversation: that which is under way, or was played last, is the last.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, own: str = "") -> None:
         self._path, self.speed, self._conn = _parse(url)
+        self._own = "" if self._conn else own   # until it is known whether there are any
         self.finished = False
         self._records = enumerate(read_recording(self._path))
         self._next: tuple[int, Record] | None = None
@@ -90,6 +93,8 @@ class Playback:
             Aborted: ``interrupted`` said so; likewise in :meth:`steps`.
         """
         self._interrupted = interrupted
+        if self._own:
+            self._conn, self._own = self._own if self._names(self._own) else "", ""
         self._open.clear()
         while (found := self._peek()) is not None:
             number, record = found
@@ -169,6 +174,17 @@ class Playback:
                 with self._lock:
                     self._position = self._next[0]
         return self._next
+
+    def _names(self, wanted: str) -> bool:
+        """Whether the recording has such connections."""
+        for record in read_recording(self._path):
+            if self._interrupted():
+                raise Aborted("aborted")
+            if fnmatchcase(record.stream, wanted):
+                return True
+            if record.kind == "recv" and not record.stream:
+                break                           # where one has no name none has
+        return False
 
     def _follows(self, record: Record) -> bool:
         return not self._conn or fnmatchcase(record.stream, self._conn)
