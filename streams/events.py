@@ -18,13 +18,15 @@ from typing import Literal, Union
 import msgspec
 
 __all__ = [
-    "Bar", "BookUpdate", "Event", "Gap", "Imbalance", "Level", "MarketStatus", "News", "Number",
+    "AHEAD", "Bar", "BookUpdate", "Event", "Gap", "Imbalance", "Level", "MarketStatus", "News", "Number",
     "PriceBand", "Quote", "Side", "StatusChange", "Ticker", "Trade", "TradeCorrection", "Value",
 ]
 
 Number = Union[float, Decimal]
 Level = tuple[Number, Number]
 Side = Literal["buy", "sell"]
+
+AHEAD = 0.1     # seconds by which a stamp may be ahead of the clock and yet be believed: clocks are adjusted
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):

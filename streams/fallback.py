@@ -21,7 +21,7 @@ import msgspec
 
 from .book import BookView
 from .errors import ConfigurationError, NoData, StaleData, StreamsError
-from .events import Number, Ticker
+from .events import AHEAD, Number, Ticker
 from .metrics import Guarded, Metrics
 from .rest import Rest
 from .settings import check_positive, check_seconds
@@ -325,7 +325,7 @@ class _Limit:
         if stamp is None:
             return "it does not say how old it is"
         age = (time.time_ns() - stamp) / 1e9
-        if age < 0:
+        if age < -AHEAD:
             return f"its stamp is {-age:.3f} s ahead of the clock"
         return "" if age <= self._age or stamp >= self._asked else f"it is {age:.1f} s old"
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, overload
 
 from .book import BookView, OrderBook
 from .errors import ConfigurationError, NoData, StaleData
-from .events import Bar, Event, Quote, Ticker, Trade
+from .events import AHEAD, Bar, Event, Quote, Ticker, Trade
 from .locks import owns, release, under_lock
 from .sequencing import Clock
 
@@ -281,7 +281,9 @@ class Store:
         """An immutable copy of one book.
 
         Args:
-            max_age: Seconds. When given, the book must be ``live`` and its last update no older.
+            max_age: Seconds. When given, the book must be ``live`` and its last update no older. While the
+                clock is behind that update (it has been set back), ``live`` is enough, since that is
+                watched by another clock.
 
         Raises:
             NoData: There is none (yet).
@@ -298,11 +300,15 @@ class Store:
         return view
 
     def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
-        """The latest ticker. Arguments and errors as for :meth:`orderbook`."""
+        """The latest ticker. Arguments and errors as for :meth:`orderbook`, but one from ahead of the clock
+        is refused: how old it is nobody can say."""
         ticker: Ticker | None = self.tickers.get(exchange, _NOTHING).get(symbol)
         if ticker is None:
             raise NoData(_missing("ticker", self.tickers, exchange, symbol))
         if max_age is not None:
+            if ticker.age < -AHEAD:
+                raise StaleData(f"{exchange} {symbol}: the ticker may be old: its stamp is"
+                                f" {-ticker.age:.3f} s ahead of the clock, which has been set back")
             _check_age(f"{exchange} {symbol}: the ticker", ticker.age, max_age)
         return ticker
 
@@ -344,9 +350,6 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def _check_age(what: str, age: float | None, max_age: float) -> None:
-    if age is not None and age < 0:                 # how old it really is nobody can say
-        raise StaleData(f"{what} may be old: its stamp is {-age:.3f} s ahead of the clock, which has been"
-                        " set back")
     if age is None or not age <= max_age:           # NaN is no permission either
         shown = "unknown" if age is None else f"{age:.3f} s"
         raise StaleData(f"{what} is too old: its age is {shown}, at most {max_age} s was asked for", age)

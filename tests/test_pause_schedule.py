@@ -220,7 +220,7 @@ def test_pause_and_resume_at_random_from_many_threads(stack: Stack) -> None:
 def test_the_schedule_opens_and_closes(name: str, stack: Stack) -> None:
     place = PLACES[name]
     sim = place.serve(stack)
-    hours = Hours(0.2, 1.2, opened=False)
+    hours = Hours(1.0, 2.0, opened=False)
     stream = place.stream(sim, place.symbols[:2], stack, schedule=hours)
     stream.start()
     wait_until(lambda: stream.state == "paused")

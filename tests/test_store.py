@@ -569,11 +569,15 @@ def test_age_counts_from_when_the_bytes_came() -> None:
 def test_what_came_before_the_clock_was_set_back_is_not_fresh() -> None:
     store = Store()
     later = time.time_ns() + 3_600_000_000_000
-    book_in(store, later).snapshot(BookSnapshot(5, [(1.0, 2.0)], [(2.0, 1.0)]))
+    keeper = book_in(store, later)
+    keeper.snapshot(BookSnapshot(5, [(1.0, 2.0)], [(2.0, 1.0)]))
     ticker = Ticker(exchange="e", symbol="X-Y", last=1.0, received=later)
     store.tickers.setdefault("e", Table())["X-Y"] = ticker
-    for read in (store.ticker, store.orderbook):
-        with pytest.raises(StaleData, match=r"its stamp is 3\d{3}\.\d+ s ahead of the clock") as caught:
-            read("e", "X-Y", max_age=7200)
-        assert caught.value.age is None and "\n" not in str(caught.value)
+    with pytest.raises(StaleData, match=r"its stamp is 3\d{3}\.\d+ s ahead of the clock") as caught:
+        store.ticker("e", "X-Y", max_age=7200)
+    assert caught.value.age is None and "\n" not in str(caught.value)
     assert store.ticker("e", "X-Y") is ticker and ticker.age < 0
+    assert store.orderbook("e", "X-Y", max_age=1)["status"] == "live", "another clock watches that"
+    keeper.disconnected("stale", "no data")
+    with pytest.raises(StaleData, match="the order book is stale"):
+        store.orderbook("e", "X-Y", max_age=1)
