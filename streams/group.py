@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ConfigurationError
 from .rest import Rest
-from .settings import check_encrypted, check_way, complete_keys, rest_address
+from .settings import check_encrypted, check_way, complete_keys, rest_address, routes_of
 from .stream import Stream
 
 __all__ = ["Group"]
@@ -61,15 +61,13 @@ class Group:
         self._settings = {**shared, **options, "rest": self.rest}
 
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
-        """Place these on the streams there are, and on new ones where they have no room."""
+        """Place these on the streams there are, and on new ones where they have no room; all or none."""
+        known = [route for _, stream in self.streams for route in stream.feed.subscriptions.routes()]
+        routes_of(self.facts, known, symbols, channels)
         self.channels = self.channels or list(channels)
         by_endpoint: dict[str, list[str]] = {}
         for channel in channels:
-            self.facts.check_channel(channel)
             by_endpoint.setdefault(self.facts.endpoint(channel), []).append(channel)
-        for symbol in symbols:
-            for channel in channels:
-                self.facts.route(symbol, channel)   # refuse all or none
         for endpoint, there in by_endpoint.items():
             here = [stream for known, stream in self.streams if known == endpoint]
             left = dict.fromkeys(symbols, tuple(there))

@@ -18,11 +18,11 @@ from .handlers import Handlers
 from .store import Store
 from .transports.proxies import parse_proxy
 from .transports.tls import check_sslopt, tls_context
-from .venue import Venue
+from .venue import Route, Venue
 
 __all__ = [
     "check_count", "check_encrypted", "check_known", "check_options", "check_positive", "check_seconds",
-    "check_timeout", "check_way", "complete_keys", "names", "rest_address", "stream_address"]
+    "check_timeout", "check_way", "complete_keys", "names", "rest_address", "routes_of", "stream_address"]
 
 
 def names(what: str, given: Sequence[str] | str) -> list[str]:
@@ -41,6 +41,23 @@ def names(what: str, given: Sequence[str] | str) -> list[str]:
 
 
 _EXAMPLES = {"symbols": "['BTC-USDT']", "channels": "['book']"}
+
+
+def routes_of(facts: Venue, known: Iterable[Route], symbols: Iterable[str],
+              channels: Sequence[str]) -> list[Route]:
+    """Routes for all of these, those among the ``known`` included.
+
+    Raises:
+        ConfigurationError: No such symbol or channel; or it is known by another spelling.
+    """
+    spelled = {(route.native, route.channel): route.symbol for route in known}
+    routes = [facts.route(symbol, channel) for symbol in symbols for channel in channels]
+    for route in routes:
+        other = spelled.setdefault((route.native, route.channel), route.symbol)
+        if other != route.symbol:
+            raise ConfigurationError(
+                f"{route.symbol} is subscribed already, as {other}; use one spelling")
+    return routes
 
 
 def stream_address(facts: Venue, url: str | None) -> str:

@@ -31,7 +31,7 @@ from .refresh import RestSource
 from .rest import Rest
 from .settings import (
     check_encrypted, check_known, check_options, check_timeout, check_way, complete_keys, names,
-    rest_address, stream_address,
+    rest_address, routes_of, stream_address,
 )
 from .store import Store
 from .venue import Route, Venue
@@ -356,15 +356,9 @@ class Stream(threading.Thread):
     def _routes(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None) -> list[Route]:
         """Checked routes for all of these, known ones included."""
         wanted = self._channels if channels is None else names("channels", channels)
-        known = {(r.native, r.channel): r for r in self.feed.subscriptions.routes()}
-        routes = [self._facts.route(symbol, channel)
-                  for symbol in names("symbols", symbols) for channel in wanted]
-        for route in routes:
-            other = known.setdefault((route.native, route.channel), route)
-            if other.symbol != route.symbol:
-                raise ConfigurationError(
-                    f"{route.symbol} is subscribed already, as {other.symbol}; use one spelling")
-        self._check_fits(list(known.values()))
+        known = self.feed.subscriptions.routes()
+        routes = routes_of(self._facts, known, names("symbols", symbols), wanted)
+        self._check_fits([*known, *routes])
         return routes
 
     def _check_fits(self, routes: Sequence[Route]) -> None:

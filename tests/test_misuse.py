@@ -12,7 +12,7 @@ import pytest
 
 from streams import Binance, BinanceFutures, Huobi, NotReady, StreamManager
 from streams.errors import ConfigurationError
-from streams.sim import HuobiSim
+from streams.sim import BinanceFuturesSim, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 
 from .live import at_once, quick
@@ -168,6 +168,16 @@ def test_all_or_nothing(serve: Any) -> None:
         with pytest.raises(ConfigurationError, match="no channel 'nothing'"):
             market.subscribe("binance", ["ETH-USDT"], ["book", "nothing"])
         assert list(market.status()["streams"][0]["subscriptions"]) == ["book.BTC-USDT"]
+
+
+def test_all_or_nothing_over_several_streams(serve: Any) -> None:
+    """What is wrong for one endpoint leaves the other as it was."""
+    sim = serve(BinanceFuturesSim, rate=0)
+    with StreamManager() as market:
+        market.start("binance-futures", BTC, url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(ConfigurationError, match="BTCUSDT is subscribed already, as BTC-USDT; use one"):
+            market.start("binance-futures", ["ETH-USDT", "BTCUSDT"], ["trades", "book"])
+        assert [list(stream["subscriptions"]) for stream in market.status()["streams"]] == [["book.BTC-USDT"]]
 
 
 def test_not_ready_names_what_is_missing_and_why(serve: Any) -> None:
