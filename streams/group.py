@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .errors import ConfigurationError
+from .lifecycle import ENDED
 from .rest import Rest
 from .settings import check_encrypted, check_way, complete_keys, rest_address, routes_of
 from .stream import Stream
@@ -60,6 +61,19 @@ class Group:
             self.rest.close("this is a replay, and REST would answer of today; give rest_url=...")
         self._settings = {**shared, **options, "rest": self.rest}
 
+    @property
+    def ended(self) -> bool:
+        """Whether none of its streams runs any more: they failed, or came to an end (of a recording), or
+        this is a child's copy after a fork."""
+        return all(stream.state in ENDED for _, stream in self.streams)
+
+    @property
+    def last_words(self) -> str:
+        """Why they have ended, for people."""
+        return "; ".join(dict.fromkeys(
+            f"{stream.state}: {error}" if (error := stream.lifecycle.last_error) else stream.state
+            for _, stream in self.streams))
+
     def subscribe(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
         """Place these on the streams there are, and on new ones where they have no room; all or none."""
         known = [route for _, stream in self.streams for route in stream.feed.subscriptions.routes()]
@@ -69,7 +83,9 @@ class Group:
         for channel in channels:
             by_endpoint.setdefault(self.facts.endpoint(channel), []).append(channel)
         for endpoint, there in by_endpoint.items():
-            here = [stream for known, stream in self.streams if known == endpoint]
+            # One that was stopped is among them: a signal handler did it just now, and nothing must start.
+            here = [stream for known, stream in self.streams
+                    if known == endpoint and stream.state != "failed"]
             left = dict.fromkeys(symbols, tuple(there))
             for place in (self._again, self._fill):
                 for stream in here:

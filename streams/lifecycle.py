@@ -9,7 +9,7 @@ from typing import Protocol
 
 from .errors import StreamsError
 
-__all__ = ["Lifecycle", "STATES", "Stoppable", "Verdict", "at_exit"]
+__all__ = ["ENDED", "Lifecycle", "STATES", "Stoppable", "Verdict", "at_exit"]
 
 # What each permits:
 #   new         made, never started; start() is next
@@ -21,6 +21,7 @@ __all__ = ["Lifecycle", "STATES", "Stoppable", "Verdict", "at_exit"]
 #   stopped     the thread has ended because it was asked to; start() is allowed
 #   failed      the thread has ended because going on was pointless; last_error says why
 STATES = ("new", "connecting", "live", "stale", "backoff", "paused", "stopped", "failed")
+ENDED = ("stopped", "failed")
 
 
 class Lifecycle:

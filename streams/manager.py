@@ -54,6 +54,11 @@ def _check_spelling(options: Mapping[str, Any]) -> None:
                 raise ConfigurationError(f"there is no option {name!r}; did you mean {near[0]!r}?")
 
 
+def _check_runs(exchange: str, group: Group) -> None:
+    if group.ended:
+        raise ConfigurationError(f"{exchange} runs no more ({group.last_words}); start() it anew")
+
+
 def _not_on_a_stream(what: str) -> None:
     if isinstance(threading.current_thread(), Stream):
         raise ConfigurationError(
@@ -121,11 +126,13 @@ class StreamManager:
 
     def start(self, exchange: str, symbols: Sequence[str] | str,
               channels: Sequence[str] | str = ("book",), **options: Any) -> None:
-        """Start streaming; called again for the same exchange it adds to what runs.
+        """Start streaming; called again for the same exchange it adds to what runs. Where all of it has
+        failed or come to an end it is begun anew, with these symbols, as after :meth:`stop`.
 
         Args:
             exchange: Name or alias of an exchange: ``binance``, ``huobi``, ...
-            options: Options of :class:`Stream` and of the venue; only the first time.
+            options: Options of :class:`Stream` and of the venue; those of the last time, where it was not
+                stopped since and none are given.
 
         Raises:
             ConfigurationError: Something that can not work; nothing has been started then.
@@ -133,21 +140,24 @@ class StreamManager:
         kind = stream_class(exchange)
         wanted, over = names("symbols", symbols), names("channels", channels)
         with self._lock:
-            group = self._groups.get(kind.venue.name)
-            if group is None:
+            before = group = self._groups.get(kind.venue.name)
+            asked = {**self._options, **options} if options or group is None else group.options
+            if group is None or group.ended:
                 shared = {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
-                group = Group(kind, {**self._options, **options}, shared)
-            elif options and {**self._options, **options} != group.options:
+                group = Group(kind, asked, shared)
+            elif asked != group.options:
                 raise ConfigurationError(
                     f"{exchange} runs already, with other options; stop it first, or use another manager")
             self.handlers.open()
             try:
                 group.subscribe(wanted, over)
             except BaseException:
-                if kind.venue.name not in self._groups:
+                if group is not before:
                     group.close()
                 raise
             self._groups[kind.venue.name] = group
+            if before is not None and before is not group:
+                before.rest.close()
 
     def stop(self, exchange: str | None = None, timeout: float = 5.0) -> None:
         """Stop one exchange, or everything. Idempotent; what was stopped can be started anew. Where it can
@@ -196,14 +206,24 @@ class StreamManager:
         self._pause(exchange, True)
 
     def resume(self, exchange: str | None = None) -> None:
-        """Connect again after :meth:`pause`."""
+        """Connect again after :meth:`pause`.
+
+        Raises:
+            ConfigurationError: That exchange has not been started, or all of it has failed or ended.
+        """
         self._pause(exchange, False)
 
     def subscribe(self, exchange: str, symbols: Sequence[str] | str,
                   channels: Sequence[str] | str | None = None) -> None:
-        """Want more of an exchange that was started. Channels: those of its start, when None."""
+        """Want more of an exchange that was started. Channels: those of its start, when None.
+
+        Raises:
+            ConfigurationError: Something that can not work; or that exchange has not been started, or all
+                of it has failed or ended.
+        """
         with self._lock:                    # held from here on: what is found must not be stopped meanwhile
             group = self._group(exchange)
+            _check_runs(exchange, group)
             group.subscribe(names("symbols", symbols),
                             group.channels if channels is None else names("channels", channels))
 
@@ -361,6 +381,8 @@ class StreamManager:
     def _pause(self, exchange: str | None, paused: bool) -> None:
         with self._lock:
             for group in self._some(exchange):
+                if exchange is not None and not paused:
+                    _check_runs(exchange, group)
                 group.paused = paused
                 for _, stream in group.streams:
                     stream.pause() if paused else stream.resume()

@@ -24,7 +24,7 @@ from .credentials import scrubber, secret_headers, secrets_of
 from .errors import ConfigurationError
 from .feed import Feed
 from .handlers import Handlers
-from .lifecycle import Lifecycle, at_exit
+from .lifecycle import ENDED, Lifecycle, at_exit
 from .locks import owns
 from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
@@ -172,7 +172,7 @@ class Stream(threading.Thread):
         Raises:
             ConfigurationError: It is running.
         """
-        if self.lifecycle.state in ("stopped", "failed") and threading.current_thread() is not self:
+        if self.lifecycle.state in ENDED and threading.current_thread() is not self:
             ended = self._connector.ended
             if ended.wait(ENDING):                  # its thread has said so, and is about to end
                 self._join_run(ended)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from streams import StreamManager
 from streams.backoff import Backoff
 from streams.exchanges import Binance
 from streams.sim import BinanceSim, Fault, HuobiSim
@@ -372,6 +373,25 @@ def test_a_forked_child_may_start_its_copy(sim: BinanceSim) -> None:
         assert stream.status()["errors"] == 0 and stream.is_alive()
     finally:
         assert stream.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_may_start_what_ran_in_the_parent(sim: BinanceSim) -> None:
+    def serve() -> None:
+        market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(10)
+
+    with StreamManager() as market:
+        serve()
+
+        def child() -> None:
+            serve()
+            assert market.store.orderbook("binance", "BTC-USDT", max_age=5)["status"] == "live"
+            market.stop()
+
+        for _ in range(5):
+            in_child(child)
+        assert [stream["errors"] for stream in market.status()["streams"]] == [0]
 
 
 # -- nothing piles up -------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from streams import StreamManager
 from streams.backoff import Backoff
 from streams.errors import ConfigurationError
 from streams.exchanges import Binance
-from streams.sim import BinanceSim, Fault, HuobiSim
+from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
+from streams.sim.alpaca import AlpacaSim
 from streams.stream import Stream
 
+from .live import ALPACA_KEYS
 from .raw_peer import RawPeer
 from .tools import wait_live, wait_until
 
@@ -467,6 +469,44 @@ def test_a_manager_can_stop_and_start_an_exchange(room: Room) -> None:
         market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
         market.wait_ready(10)
     market.stop()
+
+
+def test_what_has_failed_is_begun_anew(room: Room) -> None:
+    sim = room.stack.enter_context(AlpacaSim(["AAPL", "NVDA"], rate=50.0))
+    where = {"url": sim.url, "rest_url": sim.rest_url}
+    with StreamManager() as market:
+        market.start("alpaca", ["AAPL"], ["quotes"], **where, **ALPACA_KEYS | {"api_secret": "wrong"})
+        wait_until(lambda: market.status()["streams"][0]["state"] == "failed")
+        for call in (market.resume, lambda exchange: market.subscribe(exchange, ["NVDA"])):
+            with pytest.raises(ConfigurationError, match=r"alpaca runs no more \(failed: Auth.*; start.. it"):
+                call("alpaca")
+        market.resume()                         # of all there are: whatever runs
+        with pytest.raises(ConfigurationError, match="no channel 'quote'"):
+            market.start("alpaca", ["AAPL"], ["quote"], **where, **ALPACA_KEYS)
+        assert market.status()["streams"][0]["state"] == "failed", "a start that is refused changes nothing"
+        market.start("alpaca", ["AAPL"], ["quotes"], **where, **ALPACA_KEYS)
+        market.wait_ready(10)
+        market.start("alpaca", ["NVDA"], ["quotes"])
+        market.wait_ready(10)
+        assert [stream["state"] for stream in market.status()["streams"]] == ["live"]
+
+
+def test_what_has_failed_takes_no_more_wishes(room: Room) -> None:
+    """One of two streams has failed: what is wanted from then on goes to another one."""
+    sim = room.stack.enter_context(BinanceFuturesSim(["BTCUSDT", "ETHUSDT"], rate=50.0))
+    sim.plan(Fault.REJECT(status=401))
+    with StreamManager() as market:
+        market.start("binance-futures", ["BTC-USDT"], ["quotes"], url=sim.url, rest_url=sim.rest_url)
+        first, = market._streams(None)
+        market.start("binance-futures", ["BTC-USDT"], ["ticker"])
+        wait_until(lambda: {stream.state for stream in market._streams(None)} == {"failed", "live"})
+        failed, = (stream for stream in market._streams(None) if stream.state == "failed")
+        channel = "quotes" if failed is first else "ticker"
+        market.start("binance-futures", ["ETH-USDT"], [channel])
+        added = market._streams(None)[-1]
+        wait_live(added)
+        assert set(added.status()["subscriptions"]) == {f"{channel}.ETH-USDT"}
+        assert set(failed.status()["subscriptions"]) == {f"{channel}.BTC-USDT"}
 
 
 def test_another_stream_may_take_over_a_store(room: Room) -> None:
