@@ -1,7 +1,8 @@
 """REST beside the stream: snapshots for books, fallbacks, and ready sessions for users' own calls.
 
-All calls of one exchange go through one :class:`Rest`: it keeps the venue's weight limit, obeys
-Retry-After, and can be ended at once. It never blocks a network thread.
+All calls of one exchange under one manager go through one :class:`Rest`: it keeps the venue's weight limit,
+obeys Retry-After, and can be ended at once. It never blocks a network thread. What was spent of the limit
+outlives it: the venue goes on counting, whoever of this process asks.
 """
 
 from __future__ import annotations
@@ -44,11 +45,35 @@ class RestRefused(TransportError):
         self.retry_after = retry_after
 
 
+class _Share:
+    """What all who ask the same venue at the same address have in common, one after the other or at once.
+
+    Attributes:
+        turn: Held while any of this is looked at or changed.
+        not_before: Monotonic seconds: the server asked us to stay away until then.
+        windows: What was spent, by the limit that it is held against.
+    """
+
+    def __init__(self) -> None:
+        self.turn = threading.Condition()
+        self.not_before = 0.0
+        self.windows: dict[tuple[int, float], RollingWindow] = {}
+
+    def forked(self) -> None:
+        """This is a child's copy: no answer to the parent's calls comes here. May be called again."""
+        self.turn = threading.Condition()
+        for window in self.windows.values():
+            window.release(time.monotonic(), window.held)
+
+
+_shares: dict[tuple[str, str, str | None], _Share] = {}     # (exchange, address, proxy): few, and for ever
+
+
 class Rest:
     """The REST side of one exchange.
 
     Args:
-        exchange: For messages and metrics.
+        exchange: For messages and metrics; those of the same name and address share what they spend.
         base_url: Scheme, host, port.
         limit: ``(weight, seconds)``.
         headers: Of every call: credentials.
@@ -70,9 +95,8 @@ class Rest:
         self._proxy = proxy
         self._sslopt = sslopt
         self._metrics = Guarded(metrics or NoMetrics())
-        self._window = RollingWindow(*limit)
-        self._turn = threading.Condition()
-        self._not_before = 0.0              # monotonic: the server asked us to stay away until then
+        self._share = _shares.setdefault((exchange, self.base_url, proxy), _Share())
+        self._window = self._share.windows.setdefault((limit[0], limit[1]), RollingWindow(*limit))
         self._closed = ""                   # or why
         self._session: ExchangeSession | None = None
         self._fetcher: AbortableSession | None = None
@@ -80,16 +104,14 @@ class Rest:
         tell_after_fork(self)
 
     def forked(self) -> None:
-        """See :class:`streams.forking.Forked`. Connections are the parent's: two on one would mix; and no
-        answer to its calls comes here."""
-        self._turn = threading.Condition()
-        self._window.release(time.monotonic(), self._window.held)
+        """See :class:`streams.forking.Forked`. Connections are the parent's: two on one would mix."""
+        self._share.forked()
         self._session = self._fetcher = None
 
     def session(self) -> ExchangeSession:
         """A ``requests.Session`` for users' own calls. Made when first asked for: importing ``requests``
         takes longer than all the rest of this package."""
-        with self._turn:
+        with self._share.turn:
             self._check_open()
             if self._session is None or self._session.aborted:      # its user has closed the last one
                 from .restsession import ExchangeSession
@@ -100,7 +122,7 @@ class Rest:
 
     def _own(self) -> AbortableSession:
         """The session of :meth:`get`."""
-        with self._turn:
+        with self._share.turn:
             self._check_open()
             if self._fetcher is None:
                 from .http import AbortableSession
@@ -167,10 +189,10 @@ class Rest:
 
     def close(self, why: str = "REST is closed") -> None:
         """End every call under way, at once; later ones raise, and say ``why``."""
-        with self._turn:
+        with self._share.turn:
             self._closed = why
             sessions = [session for session in (self._session, self._fetcher) if session is not None]
-            self._turn.notify_all()
+            self._share.turn.notify_all()
         for session in sessions:
             session.close()
         self._pool.close()
@@ -189,29 +211,29 @@ class Rest:
         try:
             yield
         finally:
-            with self._turn:
+            with self._share.turn:
                 self._window.release(time.monotonic(), weight)
 
     def _wait_turn(self, weight: int, deadline: float | None) -> None:
         """Take part of the limit, when there is room. Nobody need be told when some is released: that
         makes no room before the time that was waited for anyway."""
-        with self._turn:
+        with self._share.turn:
             while not self._closed:
                 now = time.monotonic()
-                wait = max(self._not_before - now, self._window.wait(now, weight))
+                wait = max(self._share.not_before - now, self._window.wait(now, weight))
                 if wait <= 0:
                     self._window.hold(weight)
                     return
                 if deadline is not None and now + wait > deadline:
                     raise TransportError(f"{self.exchange}: the REST limit leaves no room for {wait:.1f} s")
-                self._turn.wait(wait)
+                self._share.turn.wait(wait)
             self._check_open()
 
     def hold_off(self, seconds: float) -> None:
         """The server wants no calls for so long. Every further one would lengthen a ban, so all of them
         wait."""
-        with self._turn:
-            self._not_before = max(self._not_before, time.monotonic() + seconds)
+        with self._share.turn:
+            self._share.not_before = max(self._share.not_before, time.monotonic() + seconds)
 
     def _refused(self, request: RestRequest, answer: Answer) -> RestRefused:
         retry_after = answer.retry_after or 0.0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from streams import rest
 from streams.exchanges import Binance, BinanceFutures, Huobi
 from streams.sim import BinanceFuturesSim, BinanceSim, HuobiSim
 from streams.stream import Stream
@@ -57,6 +58,12 @@ def nothing_left_behind() -> Iterator[None]:
         more = _sockets() - sockets
         if more > 0:
             pytest.fail(f"{more} sockets left open")
+
+
+@pytest.fixture(autouse=True)
+def unknown_to_all_venues() -> None:
+    """Ports are used again: a venue of this test has not seen the last one's requests."""
+    rest._shares.clear()
 
 
 @pytest.fixture

@@ -168,6 +168,26 @@ def test_books_that_wait_for_their_snapshot_hold_few_updates(serve: Serve, conne
         assert (exact(view["bids"]), exact(view["asks"])) == (truth.bids, truth.asks)
 
 
+def test_who_stops_and_starts_again_has_the_same_limit(serve: Serve, connect: Connect,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manager, again, and beside it a stream of its own: the venue counts them together."""
+    monkeypatch.setattr("streams.sim.binance_rest._MINUTE", 1.0)
+    symbols = names(8)
+    sim = serve(BinanceSim, native(symbols), rate=10.0, levels=5, history=1000, weight_limit=45)
+    options: dict[str, Any] = {"depth": 100, "rest_limit": (45, 1.1)}    # each weighs 5
+    beside = connect(sim, symbols, **options)
+    with StreamManager(url=sim.url, rest_url=sim.rest_url, **options) as market:
+        for _ in range(3):
+            market.start("binance", symbols)
+            market.wait_ready(10)
+            assert market.status()["streams"][0]["errors"] == 0
+            market.stop()
+        market.orderbook("binance", symbols[0], max_age=0.001)      # neither runs: by REST, for a weight of 5
+    wait_live(beside)
+    assert beside.status()["errors"] == 0
+    assert len(sim.requests) == 33, "none was refused, so none was asked for twice"
+
+
 def test_calls_of_users_count_until_they_are_answered(serve: Serve, stack: contextlib.ExitStack) -> None:
     sim = serve(BinanceSim, ["BTCUSDT"], rate=0)
     asked, answer, spend = threading.Event(), threading.Event(), sim.weights.spend

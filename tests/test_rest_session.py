@@ -196,7 +196,7 @@ def test_retry_after_is_obeyed_by_all(scripted: Callable[..., Any]) -> None:
     first = threading.Thread(target=call, daemon=True)
     first.start()
     assert server.wait_for(lambda: server.requests, 5)
-    wait_until(lambda: _rest(session)._not_before > 0)
+    wait_until(lambda: _rest(session)._share.not_before > 0)
     at_once(call, call)                                 # those wait, too
     first.join(5)
     assert len(done) == 3 and len(server.requests) == 4
@@ -225,6 +225,19 @@ def test_the_limit_is_shared_with_the_library(stack: Stack) -> None:
     assert time.monotonic() - begun < 0.55              # room for those
     session.get("/api/v3/time")
     assert time.monotonic() - begun >= 0.55             # and not for that
+
+
+def test_a_ban_outlives_who_was_banned(scripted: Callable[..., Any], stack: Stack) -> None:
+    """The manager is stopped and asks again, and so does somebody else: all of them stay away."""
+    server, session = scripted(status(429, Retry_After="1"))
+    market = stack.enter_context(StreamManager(rest_url=server.rest_url, **ALPACA_KEYS))
+    other = stack.enter_context(StreamManager(rest_url=server.rest_url, rest_limit=(5, 1.0), **ALPACA_KEYS))
+    assert market.rest("alpaca").post("/x").status_code == 429
+    market.stop()
+    for again in (market, other):
+        assert again.rest("alpaca").get("/x").status_code == 200
+    assert session.get("/x").status_code == 200
+    assert all(when - server.times[0] >= 0.95 for when in server.times[1:])
 
 
 def test_it_ends_with_the_manager(scripted: Callable[..., Any], stack: Stack) -> None:
