@@ -28,7 +28,7 @@ from .listeners import ENDING, FINISHING, OPEN, REPORT_EVERY, Handler, Listener
 from .metrics import Metrics, NoMetrics
 from .queues import KINDS, Block
 
-__all__ = ["POLICIES", "Handlers", "Listener"]
+__all__ = ["POLICIES", "Handlers", "Hearing", "Listener"]
 
 _log = logging.getLogger("streams.handlers")
 
@@ -285,6 +285,46 @@ class Handlers:
         return ended
 
 
+class Hearing:
+    """What has handlers: a manager, or a stream.
+
+    Attributes:
+        handlers: The registry.
+    """
+
+    handlers: Handlers
+
+    def handlers_changed(self) -> None:
+        """Follow a change in the registry of handlers soon. Threads: any."""
+        raise NotImplementedError
+
+    @overload
+    def on(self, pattern: str | re.Pattern[str], handler: _H, *, policy: str = ..., maxsize: int = ...,
+           name: str | None = ..., block_timeout: float = ...) -> _H: ...
+
+    @overload
+    def on(self, pattern: str | re.Pattern[str], handler: None = None, *, policy: str = ...,
+           maxsize: int = ..., name: str | None = ...,
+           block_timeout: float = ...) -> Callable[[_H], _H]: ...
+
+    def on(self, pattern: Any, handler: Any = None, **options: Any) -> Any:
+        """Have ``handler`` called with events whose ``exchange.channel.symbol`` matches ``pattern``.
+        Also a decorator. See :meth:`streams.handlers.Handlers.on`."""
+        register = self.handlers.on(pattern, **options)
+
+        def follow(function: _H) -> _H:
+            register(function)
+            self.handlers_changed()
+            return function
+        return follow if handler is None else follow(handler)
+
+    def off(self, handler: Handler) -> bool:
+        """Remove a handler. True when there was one."""
+        found = self.handlers.off(handler)
+        self.handlers_changed()
+        return found
+
+
 def _set_mode(listeners: Iterable[Listener], mode: int) -> list[tuple[Listener, threading.Thread]]:
     """Set the mode of all; those that have a thread, each with it."""
     return [(one, thread) for one in listeners if (thread := one.set_mode(mode)) is not None]
@@ -321,7 +361,22 @@ def _check_options(policy: str, maxsize: int, name: str | None, block_timeout: f
 def _check_handler(function: object) -> None:
     if not callable(function):
         raise ConfigurationError(f"handler must be a function that takes an event, not {function!r}")
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)):
+    for kind, is_one in _NOT_PLAIN.items():
+        if is_one(function) or is_one(getattr(function, "__call__", None)):
+            raise ConfigurationError(
+                f"handler {function!r} is {kind} function: handlers are plain functions here")
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):     # some of those in C do not tell
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
         raise ConfigurationError(
-            f"handler {function!r} is a coroutine function: handlers are plain functions here")
+            f"handler {function!r} can not be called with one event: it takes {signature}") from None
+
+
+# Called, they only make something that would have to be run.
+_NOT_PLAIN: dict[str, Callable[[Any], bool]] = {
+    "a coroutine": inspect.iscoroutinefunction, "a generator": inspect.isgeneratorfunction,
+    "an asynchronous generator": inspect.isasyncgenfunction}

@@ -16,7 +16,7 @@ from .errors import ConfigurationError, NotReady, StopTimeout
 from .events import Ticker
 from .fallback import Fallback, Provider
 from .group import Group
-from .handlers import Handlers
+from .handlers import Handlers, Hearing
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
@@ -66,7 +66,7 @@ def _not_on_a_stream(what: str) -> None:
             " handler with another policy than 'inline'")
 
 
-class StreamManager:
+class StreamManager(Hearing):
     """Owns the streams of any number of exchanges, and the store they write into.
 
     A context manager: leaving the block, by whatever way, stops the threads; so does the end of the
@@ -316,20 +316,10 @@ class StreamManager:
 
     # -- handlers and workers -----------------------------------------------------------------------
 
-    def on(self, pattern: Any, handler: Callable[[Any], object] | None = None, **options: Any) -> Any:
-        """Have ``handler`` called with events whose ``exchange.channel.symbol`` matches ``pattern``.
-        Also a decorator. See :meth:`streams.handlers.Handlers.on`."""
-        if handler is None:
-            return lambda function: self.on(pattern, function, **options)
-        self.handlers.on(pattern, handler, **options)
-        self._wake()
-        return handler
-
-    def off(self, handler: Callable[[Any], object]) -> bool:
-        """Remove a handler. True when there was one."""
-        found = self.handlers.off(handler)
-        self._wake()
-        return found
+    def handlers_changed(self) -> None:
+        """See :meth:`Stream.handlers_changed`."""
+        for stream in self._streams(None):
+            stream.handlers_changed()
 
     def publish(self, url: str, **options: Any) -> Publisher:
         """Send everything that is collected here to Redis, for :class:`streams.RemoteStore` in other
@@ -349,7 +339,7 @@ class StreamManager:
         publisher.start()
         with self._lock:
             self._publishers = [*(one for one in self._publishers if one.is_alive()), publisher]
-        self._wake()
+        self.handlers_changed()
         return publisher
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
@@ -359,10 +349,6 @@ class StreamManager:
         return self._pool.submit(fn, *args, **kwargs)
 
     # -- inside -------------------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        for stream in self._streams(None):
-            stream.handlers_changed()
 
     def _named(self, exchange: str | None) -> list[str]:
         if exchange is None:

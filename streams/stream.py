@@ -23,7 +23,7 @@ from .connector import Connector, Way
 from .credentials import scrubber, secret_headers, secrets_of
 from .errors import ConfigurationError
 from .feed import Feed
-from .handlers import Handlers
+from .handlers import Handlers, Hearing
 from .lifecycle import ENDED, Lifecycle, at_exit
 from .locks import owns
 from .metrics import Metrics, NoMetrics
@@ -48,7 +48,7 @@ POLITE = 0.6        # seconds a polite close may take before stop() ends the con
 ENDING = 1.0        # seconds between a run's last state and its end, at most: handlers hear of it
 
 
-class Stream(threading.Thread):
+class Stream(Hearing, threading.Thread):
     """Background thread that keeps one venue's market data in a store.
 
     Use a subclass (:class:`streams.Binance`, ...) or, for a venue of your own, subclass this with
@@ -303,21 +303,6 @@ class Stream(threading.Thread):
                 self._facts.check_channel(channel)
                 self.feed.subscriptions.unwant(symbol, channel)
         self._changed()
-
-    def on(self, pattern: Any, handler: Callable[[Any], object] | None = None, **options: Any) -> Any:
-        """Have ``handler`` called with events whose ``exchange.channel.symbol`` matches ``pattern``.
-        Also a decorator. See :meth:`streams.handlers.Handlers.on`."""
-        if handler is None:
-            return lambda function: self.on(pattern, function, **options)
-        self.handlers.on(pattern, handler, **options)
-        self.handlers_changed()
-        return handler
-
-    def off(self, handler: Callable[[Any], object]) -> bool:
-        """Remove a handler. True when there was one."""
-        found = self.handlers.off(handler)
-        self.handlers_changed()
-        return found
 
     def handlers_changed(self) -> None:
         """Follow a change in the registry of handlers soon. Threads: any."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import sys
@@ -167,6 +168,34 @@ class TestRegistering:
 
         with pytest.raises(ConfigurationError, match="plain functions"):
             Handlers().on(".*", note)
+
+    def test_generators_are_refused(self):
+        def note(event):
+            yield event             # its body would never run
+
+        async def later(event):
+            yield event
+        for handler in (note, later):
+            with pytest.raises(ConfigurationError, match="generator function: handlers are plain functions"):
+                Handlers().on(".*", handler)
+
+    def test_what_can_not_take_one_event_is_refused(self):
+        class Desk:
+            def note(self):
+                """Wants no event."""
+
+            def both(self, event, more):
+                """Wants something else."""
+
+            def right(self, event, more=None):
+                """May be called with an event."""
+
+        desk, handlers = Desk(), Handlers()
+        for handler in (lambda: None, desk.note, desk.both, functools.partial(desk.right, 1, 2)):
+            with pytest.raises(ConfigurationError, match="can not be called with one event: it takes"):
+                handlers.on(".*", handler)
+        for handler in (desk.right, functools.partial(desk.both, more=1), [].append, str, iter, print):
+            assert handlers.on(".*", handler) == handler
 
 
 class TestPolicies:
