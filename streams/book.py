@@ -56,13 +56,13 @@ class _Reading(Mapping[str, Any]):
     def mid(self) -> Number | None:
         """Half-way between best bid and best ask; None unless both sides have a level."""
         bid, ask = self.touch
-        return None if bid is None or ask is None else (bid[0] + ask[0]) / 2  # type: ignore[operator]
+        return None if bid is None or ask is None else (bid[0] + ask[0]) / 2
 
     @property
     def spread(self) -> Number | None:
         """Best ask minus best bid; None unless both sides have a level."""
         bid, ask = self.touch
-        return None if bid is None or ask is None else ask[0] - bid[0]  # type: ignore[operator]
+        return None if bid is None or ask is None else ask[0] - bid[0]
 
 
 class BookView(_Reading):

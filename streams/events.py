@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from decimal import Decimal
-from typing import Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import msgspec
 
@@ -22,7 +22,12 @@ __all__ = [
     "PriceBand", "Quote", "Side", "StatusChange", "Ticker", "Trade", "TradeCorrection", "Value",
 ]
 
-Number = Union[float, Decimal]
+if TYPE_CHECKING:
+    # The user knows which of them it is, having chosen it; a type checker can not, and would refuse
+    # ``price * size``, since a float times a Decimal is an error.
+    Number = Any
+else:
+    Number = Union[float, Decimal]
 Level = tuple[Number, Number]
 Side = Literal["buy", "sell"]
 

@@ -6,7 +6,7 @@ import difflib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -124,8 +124,8 @@ class StreamManager(Hearing):
 
     # -- what runs --------------------------------------------------------------------------------
 
-    def start(self, exchange: str, symbols: Sequence[str] | str,
-              channels: Sequence[str] | str = ("book",), **options: Any) -> None:
+    def start(self, exchange: str, symbols: Collection[str] | str,
+              channels: Collection[str] | str = ("book",), **options: Any) -> None:
         """Start streaming; called again for the same exchange it adds to what runs. Where all of it has
         failed or come to an end it is begun anew, with these symbols, as after :meth:`stop`.
 
@@ -213,8 +213,8 @@ class StreamManager(Hearing):
         """
         self._pause(exchange, False)
 
-    def subscribe(self, exchange: str, symbols: Sequence[str] | str,
-                  channels: Sequence[str] | str | None = None) -> None:
+    def subscribe(self, exchange: str, symbols: Collection[str] | str,
+                  channels: Collection[str] | str | None = None) -> None:
         """Want more of an exchange that was started. Channels: those of its start, when None.
 
         Raises:
@@ -227,8 +227,8 @@ class StreamManager(Hearing):
             group.subscribe(names("symbols", symbols),
                             group.channels if channels is None else names("channels", channels))
 
-    def unsubscribe(self, exchange: str, symbols: Sequence[str] | str,
-                    channels: Sequence[str] | str | None = None) -> None:
+    def unsubscribe(self, exchange: str, symbols: Collection[str] | str,
+                    channels: Collection[str] | str | None = None) -> None:
         """The opposite of :meth:`subscribe`."""
         with self._lock:
             self._group(exchange).unsubscribe(names("symbols", symbols),

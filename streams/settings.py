@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -25,14 +25,14 @@ __all__ = [
     "check_timeout", "check_way", "complete_keys", "names", "rest_address", "routes_of", "stream_address"]
 
 
-def names(what: str, given: Sequence[str] | str) -> list[str]:
-    """A list of names; one name alone is a list of one.
+def names(what: str, given: Collection[str] | str) -> list[str]:
+    """A list of names, from any collection of them; one name alone is a list of one.
 
     Raises:
         ConfigurationError: Empty, or not names.
     """
     items = [given] if isinstance(given, str) else given
-    if not isinstance(items, (list, tuple, set, frozenset, dict)) or not items:
+    if not isinstance(items, Collection) or not len(items):
         raise ConfigurationError(f"{what}={given!r}: give a list of names, like {_EXAMPLES[what]}")
     for item in items:
         if not isinstance(item, str) or not item:

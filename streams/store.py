@@ -19,7 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .book import BookView, OrderBook
 from .errors import ConfigurationError, NoData, StaleData
@@ -39,6 +39,15 @@ KEPT_BARS = 1000        # per symbol and interval
 
 class Table(dict[K, V]):
     """A dict that may be iterated while another thread adds to it: iteration runs over a copy."""
+
+    if TYPE_CHECKING:       # of a dict, ``orderbooks.get("binance", {}).get("BTC-USDT")`` would be refused
+        @overload  # type: ignore[override]
+        def get(self, key: K, default: None = None, /) -> V | None: ...
+        @overload
+        def get(self, key: K, default: Mapping[Any, Any], /) -> V: ...
+        @overload
+        def get(self, key: K, default: T, /) -> V | T: ...
+        def get(self, key: K, default: Any = None, /) -> Any: ...
 
     def __iter__(self) -> Iterator[K]:
         return iter(self.keys())

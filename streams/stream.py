@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,7 +85,7 @@ class Stream(Hearing, threading.Thread):
     venue: ClassVar[type[Venue]]
 
     def __init__(
-        self, symbols: Sequence[str] | str, channels: Sequence[str] | str = ("book",), *,
+        self, symbols: Collection[str] | str, channels: Collection[str] | str = ("book",), *,
         store: Store | None = None, url: str | None = None, rest_url: str | None = None,
         number: type[float] | type[Decimal] = float, depth: int | None = None,
         stale_after: float | None = None, proxy: str | None = None,
@@ -281,7 +281,8 @@ class Stream(Hearing, threading.Thread):
         """Connect again after :meth:`pause`."""
         self._connector.resume()
 
-    def subscribe(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None = None) -> None:
+    def subscribe(self, symbols: Collection[str] | str,
+                  channels: Collection[str] | str | None = None) -> None:
         """Want more: applied now when connected, at the next connect otherwise.
 
         Wishes are counted: what was subscribed twice must be unsubscribed twice.
@@ -296,7 +297,8 @@ class Stream(Hearing, threading.Thread):
             self.feed.subscriptions.want(route)
         self._changed()
 
-    def unsubscribe(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None = None) -> None:
+    def unsubscribe(self, symbols: Collection[str] | str,
+                    channels: Collection[str] | str | None = None) -> None:
         """The opposite of :meth:`subscribe`. What was not subscribed is ignored."""
         for symbol in names("symbols", symbols):
             for channel in self._channels if channels is None else names("channels", channels):
@@ -338,7 +340,7 @@ class Stream(Hearing, threading.Thread):
             missing[f"{self.exchange} {route.channel} of {route.symbol}"] = detail
         return missing
 
-    def _routes(self, symbols: Sequence[str] | str, channels: Sequence[str] | str | None) -> list[Route]:
+    def _routes(self, symbols: Collection[str] | str, channels: Collection[str] | str | None) -> list[Route]:
         """Checked routes for all of these, known ones included."""
         wanted = self._channels if channels is None else names("channels", channels)
         known = self.feed.subscriptions.routes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -235,3 +236,8 @@ def test_not_ready_says_why_there_is_no_snapshot(serve: Any) -> None:
                 break
         assert re.fullmatch(r"no data yet for binance book of NO-SUCH \(no snapshot: .*HTTP 400 .*"
                             r"Invalid symbol.*\)", said), said
+
+
+@pytest.mark.parametrize("symbols", [set(BTC), dict.fromkeys(BTC), dict.fromkeys(BTC).keys(), deque(BTC)])
+def test_any_collection_of_names_will_do(symbols: Any) -> None:
+    assert list(Binance(symbols, {"book"}).status()["subscriptions"]) == ["book.BTC-USDT"]

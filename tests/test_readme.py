@@ -9,8 +9,11 @@ from __future__ import annotations
 import configparser
 import contextlib
 import inspect
+import os
 import re
 import shlex
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -138,6 +141,46 @@ def test_the_program_that_the_readme_opens_with_prints_books(simulated: Any) -> 
     for line in printed.lines:
         assert re.fullmatch(r"(binance (BTC|ETH)-USDT|huobi BTC-USDT)( \([\d.e-]+, [\d.e-]+\)){2}", line)
     assert {line.split()[0] for line in printed.lines} == {"binance", "huobi"}
+
+
+def test_programs_are_right_for_a_type_checker(tmp_path: Path) -> None:
+    """As mypy sees them in the editor of whoever has typed them in; functions without annotations, too."""
+    pytest.importorskip("mypy", reason="the extra 'check' is not installed")
+    for number, (_, text) in enumerate(blocks("python")):
+        if "class AcmeVenue" not in text:               # an excerpt
+            around = "import time\nimport streams\nmarket: streams.StreamManager\n"
+            (tmp_path / f"program_{number}.py").write_text(around + text, encoding="utf-8")
+    (tmp_path / "typed.py").write_text(TYPED, encoding="utf-8")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--allow-untyped-defs",
+         "--allow-untyped-calls", "--no-strict-optional", "--no-warn-unused-ignores", "--allow-redefinition",
+         "--follow-imports=silent", f"--cache-dir={tmp_path / 'cache'}", *map(str, tmp_path.glob("*.py"))],
+        cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+TYPED = """
+from decimal import Decimal
+
+from streams import Binance, StreamManager, Trade
+
+market = StreamManager(number=Decimal)
+market.start("binance", {"ETH-USDT"})
+stream = Binance({"ETH-USDT": 1}.keys())
+bids, _ = market.store.orderbook("binance", "BTC-USDT").depth(10)
+print(sum(price * size for price, size in bids), Decimal(2) * bids[0][0])
+print(market.store.orderbooks.get("binance", {}).get("BTC-USDT"))
+
+
+@market.on(r"binance.trades..+")
+@stream.on("x", policy="inline")
+def traded(trade: Trade) -> str:
+    return f"{trade.price * trade.size:.2f}"
+
+
+text: str = traded(Trade(exchange="", symbol="", price=1.0, size=1.0))
+text = market.on("x", traded)(Trade(exchange="", symbol="", price=1.0, size=1.0))
+"""
 
 
 # -- commands ------------------------------------------------------------------------------------------
