@@ -198,7 +198,11 @@ class Handlers:
             self.hurried -= {thread_id}
 
     def close(self, timeout: float) -> bool:
-        """End the worker threads: whether they have all ended in ``timeout`` seconds.
+        """End the worker threads: whether they have all ended in ``timeout`` seconds. See :meth:`end`."""
+        return not self.end(timeout)
+
+    def end(self, timeout: float) -> list[str]:
+        """End the worker threads. Returns the names of those that have not ended in ``timeout`` seconds.
 
         Half of the time is for finishing what waits, the other half for calls in progress; what has
         not been handled by then is dropped. A handler may call it: its own thread, and those of
@@ -274,15 +278,15 @@ class Handlers:
                 lambda: not any(self._waited_for(listener.worker()) for listener, _ in workers),
                 max(0.0, deadline - time.monotonic()))
 
-    def _join(self, workers: list[tuple[Listener, threading.Thread]], deadline: float) -> bool:
-        ended = True
+    def _join(self, workers: list[tuple[Listener, threading.Thread]], deadline: float) -> list[str]:
+        late = []
         for _, thread in workers:
             if self._waited_for(thread):
                 thread.join(max(0.0, deadline - time.monotonic()))
                 if thread.is_alive():
-                    ended = False
+                    late.append(thread.name)
                     _log.warning("%s is still in its handler", thread.name)
-        return ended
+        return late
 
 
 class Hearing:

@@ -35,6 +35,8 @@ log = logging.getLogger("streams.manager")
 
 T = TypeVar("T")
 
+AT_LEAST = 0.1      # seconds that idle threads have to end, whatever took the time before
+
 
 def stream_class(exchange: str) -> type[Stream]:
     """The stream class of an exchange by its name or alias. Raises ConfigurationError."""
@@ -163,11 +165,17 @@ class StreamManager(Hearing):
         """Stop one exchange, or everything. Idempotent; what was stopped can be started anew. Where it can
         not wait for a thread (see :meth:`Stream.stop`) that ends right after the call.
 
+        What is the library's has ended within a second. With everything, handlers are waited for, too:
+        half of what is left of ``timeout`` is for finishing what waits for them, and is dropped then, the
+        other half for the calls they are in; and a second, if there is one left, for calls given to
+        :meth:`submit`. Those that wait are cancelled.
+
         Raises:
-            StopTimeout: A thread still runs after ``timeout`` seconds; the message names it.
+            StopTimeout: A thread has not ended in its time; the message names it. All else is stopped.
         """
         check_timeout(timeout)
-        deadline = time.monotonic() + timeout
+        begun = time.monotonic()
+        deadline = begun + timeout
         self.store.lock.let_go()
         with self._lock:
             groups = [self._groups.pop(name) for name in self._named(exchange)]
@@ -191,15 +199,16 @@ class StreamManager(Hearing):
                 rest.close()
             with self._lock:
                 publishers, self._publishers = self._publishers, []
-            late += [p.name for p in publishers if not p.stop(max(deadline - time.monotonic(), 0.1))]
-            self.handlers.close(max(deadline - time.monotonic(), 0.0))
+            late += [p.name for p in publishers if not p.stop(max(deadline - time.monotonic(), AT_LEAST))]
+            late += self.handlers.end(max(deadline - time.monotonic(), AT_LEAST))
             with self._lock:
                 if self._groups:            # another thread has started something meanwhile
                     self.handlers.open()
                 pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
-            pool.close(min(max(deadline - time.monotonic(), 0.0), 1.0))
+            if not pool.close(min(max(deadline - time.monotonic(), AT_LEAST), 1.0)):
+                late.append("a call given to submit()")
         if late:
-            raise StopTimeout(f"still running after {timeout} s: {', '.join(late)}")
+            raise StopTimeout(f"still running after {time.monotonic() - begun:.1f} s: {', '.join(late)}")
 
     def pause(self, exchange: str | None = None) -> None:
         """Close the connections of one exchange, or all, until :meth:`resume`."""

@@ -193,15 +193,17 @@ class Stream(Hearing, threading.Thread):
     def stop(self, timeout: float = 5.0) -> bool:
         """Stop the thread: politely for a moment, then by force. Data stays readable, marked ``closed``.
 
-        Idempotent, any thread, any state; returns within a second. From one of the stream's own
+        Idempotent, any thread, any state; returns within a second, unless handlers of its own are slow:
+        half of what is left of ``timeout`` is for finishing what waits for them, and is dropped then, the
+        other half for the calls they are in. From one of the stream's own
         ``inline`` handlers it can not wait for itself: the thread ends when the handler returns. Nor can a
         signal handler that has struck in the middle of a read or a call: the thread ends after that.
 
         Args:
-            timeout: Seconds to wait for the thread at most.
+            timeout: Seconds to wait at most.
 
         Returns:
-            Whether the thread has ended.
+            Whether the thread has ended, and those of its own handlers.
         """
         check_timeout(timeout)
         deadline = time.monotonic() + timeout
@@ -220,9 +222,7 @@ class Stream(Hearing, threading.Thread):
             announce = self.lifecycle.enter("stopped") if new else None
         if announce is not None:
             announce()
-        if self._own_handlers:
-            self._close_handlers(ended, max(deadline - time.monotonic(), 0.0))
-        return True
+        return not self._own_handlers or self._close_handlers(ended, max(deadline - time.monotonic(), 0.1))
 
     @property
     def waits_for_caller(self) -> bool:
@@ -231,13 +231,16 @@ class Stream(Hearing, threading.Thread):
         locks = self.feed.writer.lock, self.feed.subscriptions.lock, self._connector.control
         return threading.current_thread() is self or any(map(owns, locks))
 
-    def _close_handlers(self, ended: threading.Event, timeout: float) -> None:
-        """Close the handlers, unless another thread has started the stream anew meanwhile."""
-        if self._connector.ended is ended:
-            self.handlers.close(timeout)
-            with self._connector.control:
-                if self._connector.ended is not ended:
-                    self.handlers.open()
+    def _close_handlers(self, ended: threading.Event, timeout: float) -> bool:
+        """Close the handlers, unless another thread has started the stream anew meanwhile. Whether they have
+        closed."""
+        if self._connector.ended is not ended:
+            return True
+        closed = self.handlers.close(timeout)
+        with self._connector.control:
+            if self._connector.ended is not ended:
+                self.handlers.open()
+        return closed
 
     def is_alive(self) -> bool:
         """See ``threading.Thread.is_alive``."""

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from streams import StreamManager
-from streams.errors import ConfigurationError, StreamsError
+from streams.errors import ConfigurationError, StopTimeout, StreamsError
 from streams.events import Trade
 from streams.sim import BinanceSim, Fault
 from streams.sim.alpaca import AlpacaSim
@@ -332,7 +332,8 @@ def test_stop_cancels_what_waits(stack: Stack) -> None:
     for _ in range(2):
         assert entered.acquire(timeout=5)
     begun = time.monotonic()
-    market.stop()
+    with pytest.raises(StopTimeout, match=r"still running after [\d.]+ s: a call given to submit\(\)$"):
+        market.stop()
     assert time.monotonic() - begun < 2
     release.set()
     assert [future.result(5) for future in futures[:2]] == ["done", "done"]     # what runs is not torn

@@ -14,7 +14,7 @@ import pytest
 
 from streams import StreamManager
 from streams.backoff import Backoff
-from streams.errors import ConfigurationError
+from streams.errors import ConfigurationError, StopTimeout
 from streams.exchanges import Binance
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
@@ -368,10 +368,33 @@ def test_a_handler_that_hangs_does_not_keep_stop_from_returning(room: Room) -> N
     assert entered.wait(10)
     wait_until(lambda: stream.handlers.status()[0]["queued"] == 1)
     begun = time.monotonic()
-    stream.stop(timeout=1.0)
+    assert stream.stop(timeout=1.0) is False
     assert time.monotonic() - begun < LIMIT + 0.2
     assert not stream.is_alive()
     release.set()
+    assert stream.stop() is True
+
+
+def test_a_handler_that_hangs_is_named_by_the_manager(room: Room) -> None:
+    sim = room.sim(rate=200.0)
+    release, entered = threading.Event(), threading.Event()
+
+    def stuck(event: Any) -> None:
+        entered.set()
+        release.wait(30)
+
+    with StreamManager() as market:
+        market.on(r"binance\.book\..*", stuck, name="stuck")
+        market.on(r"binance\.book\..*", lambda event: None, name="well")
+        market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+        assert entered.wait(10)
+        begun = time.monotonic()
+        for timeout in (1.0, 0.0):              # once more: what is idle by now is not blamed
+            with pytest.raises(StopTimeout, match=r"still running after [\d.]+ s: streams-handler-stuck$"):
+                market.stop(timeout=timeout)
+        assert time.monotonic() - begun < LIMIT + 0.5
+        assert market.status()["streams"] == []
+        release.set()
 
 
 @pytest.mark.parametrize("prepare", [idle, busy, mute, backing_off, paused, upgrade_unanswered])
