@@ -174,6 +174,10 @@ class Handlers:
         seconds slowest running`` (times in seconds). Threads: any."""
         return [listener.status() for listener in self._listeners]
 
+    def dropped(self, exchange: str) -> int:
+        """How many events of that exchange these handlers have lost. Threads: any."""
+        return sum(listener.lost.get(exchange, 0) for listener in self._listeners)
+
     def report(self) -> None:
         """Tell the metrics how the handlers are, about once a second: one that is stuck does not tell it
         itself. Threads: any."""

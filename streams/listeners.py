@@ -50,6 +50,7 @@ class Listener:
     Attributes:
         name: Unique in its registry.
         handled, dropped, conflated, errors: Events, counted to the unit.
+        lost: Of those dropped, how many were of which exchange.
         seconds: Time spent in the handler; ``slowest``: its longest call.
     """
 
@@ -64,6 +65,7 @@ class Listener:
         self.maxsize = maxsize
         self.block_timeout = block_timeout
         self.handled = self.dropped = self.conflated = self.errors = 0
+        self.lost: dict[str, int] = {}
         self.seconds = self.slowest = 0.0
         self._lock = threading.Lock()
         self._log_after = -math.inf
@@ -116,6 +118,11 @@ class Listener:
             self.host.metrics.set_gauge("queue_depth", self.queued(), handler=self.name)
         except Exception:  # the user's own metrics
             _log.exception("metrics of handler %r could not be reported", self.name)
+
+    def _drop(self, event: Event) -> None:
+        """Count an event that will not be handled. Holding the lock."""
+        self.dropped += 1
+        self.lost[event.exchange] = self.lost.get(event.exchange, 0) + 1
 
     def _failed(self, error: BaseException) -> None:
         """Count an exception of the handler; log it with its traceback unless that was done just now."""

@@ -124,10 +124,10 @@ class Queued(Listener):
         """Drop and count what waits. Called with the lock held."""
         while True:
             try:
-                self._queue.popleft()
+                event = self._queue.popleft()
             except IndexError:
                 return
-            self.dropped += 1
+            self._drop(event)
 
     # -- the side of the worker
 
@@ -231,14 +231,14 @@ class DropOldest(Queued):
             if len(self._queue) <= self.maxsize:
                 return
             try:
-                self._evict()
+                evicted = self._evict()
             except IndexError:  # the worker has taken them all meanwhile
                 return
-            self.dropped += 1
+            self._drop(evicted)
         self._lost(event)
 
-    def _evict(self) -> None:
-        self._queue.popleft()
+    def _evict(self) -> Any:
+        return self._queue.popleft()
 
 
 class DropNewest(DropOldest):
@@ -246,8 +246,8 @@ class DropNewest(DropOldest):
 
     policy = "drop_newest"
 
-    def _evict(self) -> None:
-        self._queue.pop()
+    def _evict(self) -> Any:
+        return self._queue.pop()
 
 
 # What tells two events of one type and symbol apart, besides their content.
@@ -283,8 +283,7 @@ class Conflate(Queued):
             latest[key] = event
             self._queue.append(key)
             if len(self._queue) > self.maxsize:
-                del latest[self._queue.popleft()]
-                self.dropped += 1
+                self._drop(latest.pop(self._queue.popleft()))
                 full = True
         if full:
             self._lost(event)
@@ -296,7 +295,9 @@ class Conflate(Queued):
             return self._latest.pop(self._queue.popleft())
 
     def _discard(self) -> None:
-        super()._discard()
+        for event in self._latest.values():
+            self._drop(event)
+        self._queue.clear()
         self._latest.clear()
 
 
@@ -326,7 +327,7 @@ class Block(Queued):
             if taken:
                 self._queue.append(event)
             else:
-                self.dropped += 1
+                self._drop(event)
         if not taken:
             self._lost(event)
         if self._idle:

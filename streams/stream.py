@@ -314,7 +314,8 @@ class Stream(Hearing, threading.Thread):
         self._changed()
 
     def status(self) -> dict[str, Any]:
-        """How it is: state, counters, subscriptions. For people and for polling; a copy."""
+        """How it is: state, counters, subscriptions. For people and for polling; a copy. ``dropped`` is what
+        the handlers have lost of this exchange."""
         return {
             "name": self._title,
             "exchange": self.exchange,
@@ -324,7 +325,7 @@ class Stream(Hearing, threading.Thread):
             "last_error": self.lifecycle.last_error,
             "last_message_age": self.feed.age(),
             **self.feed.counters.as_dict(),
-            "dropped": sum(entry["dropped"] for entry in self.handlers.status()),
+            "dropped": self.handlers.dropped(self.exchange),
             "subscriptions": self.feed.subscriptions.status(),
         }
 

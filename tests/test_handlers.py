@@ -268,6 +268,26 @@ class TestPolicies:
         assert [event.symbol for event in gate.got] == ["BTC-USDT", "S7", "S8", "S9"]
         assert numbers(handlers)["dropped"] == 7
 
+    @pytest.mark.parametrize("policy, lost", [
+        ("drop_oldest", {"huobi": 2, "binance": 1}), ("conflate", {"huobi": 2, "binance": 1}),
+        ("drop_newest", {"huobi": 0, "binance": 3}), ("block", {"huobi": 0, "binance": 3})])
+    def test_what_is_lost_is_counted_by_exchange(self, policy, lost):
+        handlers, gate = Handlers(), Gate()
+        handlers.on(r".*\.trades\..*", gate, policy=policy, maxsize=2, block_timeout=0.01)
+        listener = one(handlers)
+        listener.offer(trade(0))
+        assert gate.entered.wait(LIMIT)
+        for exchange, symbol in [("huobi", "A"), ("huobi", "B"), ("binance", "C"), ("binance", "D"),
+                                 ("binance", "E")]:
+            listener.offer(Trade(exchange=exchange, symbol=symbol, price=1.0, size=1.0))
+        assert {exchange: handlers.dropped(exchange) for exchange in lost} == lost
+        worker = listener.worker()
+        assert handlers.close(0.1) is False         # what waits is dropped, too
+        gate.go.set()
+        worker.join(LIMIT)
+        assert [handlers.dropped(exchange) for exchange in ("huobi", "binance", "kraken")] == [2, 3, 0]
+        assert numbers(handlers)["dropped"] == 5
+
     def test_inline_runs_in_the_thread_that_offers(self):
         with registry() as handlers:
             seen = []

@@ -130,6 +130,19 @@ def test_a_second_for_each_event_while_thousands_arrive(stack: Stack, stuck: Cal
     assert stream.status()["gaps"] == stream.status()["malformed"] == 0
 
 
+def test_a_stream_says_what_was_lost_of_its_exchange(stack: Stack, stuck: Callable[[], Stuck]) -> None:
+    sim = stack.enter_context(BinanceSim(["BTCUSDT"], rate=100))
+    stocks = stack.enter_context(AlpacaSim(["AAPL"], rate=100))
+    market, handler = stack.enter_context(StreamManager()), stuck()
+    stack.callback(handler.release.set)
+    market.on(r"binance\.trades\..+", handler, maxsize=1)
+    market.start("alpaca", ["AAPL"], ["trades"], url=stocks.url, rest_url=stocks.rest_url, **ALPACA_KEYS)
+    market.start("binance", ["BTC-USDT"], ["trades"], url=sim.url, rest_url=sim.rest_url)
+    wait_until(lambda: market.status()["handlers"][0]["dropped"] > 10)
+    lost = {stream["exchange"]: stream["dropped"] for stream in market.status()["streams"]}
+    assert lost["alpaca"] == 0 and lost["binance"] > 10
+
+
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "block"])
 def test_drops_are_exact_while_it_is_stuck(policy: str, stack: Stack, stuck: Callable[[], Stuck]) -> None:
     sim, stream = binance(stack, ["BTC-USDT"], ["book"])
