@@ -284,6 +284,8 @@ def _by_exchange(symbols: Iterable[Symbol]) -> list[tuple[str, list[str]]]:
 
 def _checked(exchange: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """An exchange's own name, and its ``symbols``, ``channels`` and ``options``, all of which can work."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{exchange}: {given!r}; give a dict, like {{'symbols': ['BTC-USDT']}}")
     options = dict(given)
     symbols = names("symbols", options.pop("symbols", ()))
     channels: Sequence[str] = names("channels", options.pop("channels", ("book",)))

@@ -111,6 +111,6 @@ def exchange(name: str) -> type[Stream]:
     Raises:
         ConfigurationError: There is none of that name; the message lists all.
     """
-    if name not in EXCHANGES:
+    if not isinstance(name, str) or name not in EXCHANGES:
         raise ConfigurationError(f"no exchange is called {name!r}; known: {', '.join(EXCHANGES)}")
     return EXCHANGES[name]

@@ -12,7 +12,7 @@ from typing import Any
 from .errors import ConfigurationError
 from .lifecycle import ENDED
 from .rest import Rest
-from .settings import check_encrypted, check_way, complete_keys, rest_address, routes_of
+from .settings import check_encrypted, complete_keys, rest_address, routes_of
 from .stream import Stream
 
 __all__ = ["Group"]
@@ -51,7 +51,6 @@ class Group:
         address, proxy = rest_address(self.facts, options.get("rest_url")), options.get("proxy")
         settings = dict(options)
         complete_keys(kind.venue, settings)
-        check_way(proxy, options.get("sslopt"))
         check_encrypted(address, kind.venue, settings, proxy)
         self.rest = Rest(
             self.name, address,

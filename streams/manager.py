@@ -148,6 +148,7 @@ class StreamManager(Hearing):
                 shared = {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
                 group = Group(kind, asked, shared)
             elif asked != group.options:
+                _check_spelling(options)
                 raise ConfigurationError(
                     f"{exchange} runs already, with other options; stop it first, or use another manager")
             self.handlers.open()
@@ -302,8 +303,15 @@ class StreamManager(Hearing):
 
     def rest(self, exchange: str) -> ExchangeSession:
         """A ready ``requests.Session`` for calls of your own to that exchange: its proxy and TLS, time-outs,
-        rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler."""
-        return self._rest_side(exchange)[1].session()
+        rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler.
+
+        Raises:
+            ConfigurationError: No such exchange, or it has no REST side, and no ``rest_url`` was given.
+        """
+        rest = self._rest_side(exchange)[1]
+        if not rest.base_url:
+            raise ConfigurationError(f"{exchange} has no REST side; if it has, give rest_url=...")
+        return rest.session()
 
     def _known(self, exchange: str) -> str:
         """The name of an exchange in the store: its own, or that of a stream of the user's."""

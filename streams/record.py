@@ -168,6 +168,11 @@ class Recorder:
 
     # -- for the user
 
+    @property
+    def writable(self) -> bool:
+        """Whether it has not been closed. Threads: any."""
+        return not self._closing
+
     def status(self) -> dict[str, Any]:
         """``path``, ``frames`` and ``bytes`` written, bytes ``pending``, frames ``lost``, disk
         ``errors``. Threads: any."""

@@ -22,7 +22,7 @@ from .venue import Route, Venue
 
 __all__ = [
     "check_count", "check_encrypted", "check_known", "check_options", "check_positive", "check_seconds",
-    "check_timeout", "check_way", "complete_keys", "names", "rest_address", "routes_of", "stream_address"]
+    "check_timeout", "complete_keys", "names", "rest_address", "routes_of", "stream_address"]
 
 
 def names(what: str, given: Collection[str] | str) -> list[str]:
@@ -74,6 +74,8 @@ def stream_address(facts: Venue, url: str | None) -> str:
     parts, kinds = _split("url", url), _SCHEMES[facts.carrier]
     if parts.scheme not in kinds or not (parts.netloc or parts.scheme == "replay"):
         raise ConfigurationError(f"url={public_url(url)!r}: {facts.name} needs {kinds[0]}://host:port")
+    if parts.query and parts.scheme != "replay":
+        raise ConfigurationError(f"url={public_url(url)!r}: it is scheme, host and port; nothing after a '?'")
     if facts.carrier == "websocket" and "@" in parts.netloc:
         raise ConfigurationError("url: a WebSocket address carries no user and password; use headers=")
     return url.rstrip("/")
@@ -107,7 +109,7 @@ def rest_address(facts: Venue, rest_url: str | None) -> str:
     if rest_url is None:
         return facts.rest_url
     parts = _split("rest_url", rest_url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
         raise ConfigurationError(f"rest_url={public_url(rest_url)!r}: give it like https://host:port")
     return rest_url.rstrip("/")
 
@@ -166,16 +168,20 @@ def check_options(options: Mapping[str, Any]) -> None:
     _check_headers(given.get("headers", {}))
     if not isinstance(given.get("sslopt", {}), Mapping):
         raise ConfigurationError(f"sslopt={given['sslopt']!r}: give a dict, like {{'ca_certs': 'mine.pem'}}")
-    for name, (method, module) in _METHODS.items():
-        if name in given and not hasattr(given[name], method):
+    for name, (methods, module) in _METHODS.items():
+        if name in given and not all(hasattr(given[name], method) for method in methods):
             raise ConfigurationError(f"{name}={given[name]!r}: give one of {module}")
+    if not getattr(given.get("recorder"), "writable", True):
+        raise ConfigurationError(f"recorder={given['recorder']!r}: it is closed; give a new one")
+    _check_way(given.get("proxy"), given.get("sslopt"))
 
 
 _KINDS: dict[str, type] = {"store": Store, "handlers": Handlers, "backoff": Backoff}
-# What may be of a class of the user's own: a method by which to know it, and where ours are.
+# What may be of a class of the user's own: the methods by which to know it, and where ours are.
 _METHODS = {
-    "schedule": ("next_change", "streams.schedule"), "recorder": ("received", "streams.record"),
-    "metrics": ("set_gauge", "streams.metrics"), "rest": ("fetch", "streams.rest")}
+    "schedule": (("is_open", "next_change"), "streams.schedule"),
+    "recorder": (("received",), "streams.record"),
+    "metrics": (("inc", "set_gauge"), "streams.metrics"), "rest": (("fetch",), "streams.rest")}
 
 
 def _check_limit(limit: Any) -> None:
@@ -194,7 +200,7 @@ def _check_headers(headers: Any) -> None:
             raise ConfigurationError(f"headers: the name and the value of {name!r} must be text of one line")
 
 
-def check_way(proxy: str | None, sslopt: Mapping[str, Any] | None) -> None:
+def _check_way(proxy: str | None, sslopt: Mapping[str, Any] | None) -> None:
     """Raises ConfigurationError for a proxy or TLS option that can not work."""
     if proxy is not None:
         parse_proxy(proxy)

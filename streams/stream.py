@@ -30,8 +30,8 @@ from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
 from .rest import Rest
 from .settings import (
-    check_encrypted, check_known, check_options, check_timeout, check_way, complete_keys, names,
-    rest_address, routes_of, stream_address,
+    check_encrypted, check_known, check_options, check_timeout, complete_keys, names, rest_address,
+    routes_of, stream_address,
 )
 from .store import Store
 from .venue import Route, Venue
@@ -107,7 +107,6 @@ class Stream(Hearing, threading.Thread):
         complete_keys(kind, self._options)
         facts = self._facts = kind(**self._options)
         self._address = stream_address(facts, url)
-        check_way(proxy, sslopt)
         addresses = self._address, rest_address(facts, rest_url)
         check_encrypted(self._address, kind, self._options, proxy, headers)
         check_encrypted(addresses[1], kind, self._options, proxy)

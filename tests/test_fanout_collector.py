@@ -115,6 +115,7 @@ def test_higher_tokens_are_asked_for_until_there_are_some(monkeypatch):
 
 @pytest.mark.parametrize("wanted, about", [
     ({"nowhere": {"symbols": ["A"]}}, "no exchange is called 'nowhere'"), ({"binance": {}}, "symbols"),
+    ({"binance": ["BTC-USDT"]}, "binance: .*; give a dict, like {'symbols': "),
     ({"binance": {"symbols": ["BTC-USDT"], "channels": ["boook"]}}, "boook"),
     ({"binance": {"symbols": ["BTC USDT"]}}, "no symbol"),
     ({"binance": {"symbols": ["BTC-USDT"], "depth": "abc"}}, "depth='abc'"),

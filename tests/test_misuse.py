@@ -7,12 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streams import Binance, BinanceFutures, Huobi, NotReady, StreamManager
 from streams.errors import ConfigurationError
+from streams.record import Recorder
 from streams.sim import BinanceFuturesSim, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 
@@ -24,6 +26,13 @@ BTC = ["BTC-USDT"]
 
 def start(*args: Any, **options: Any) -> Callable[[StreamManager], object]:
     return lambda market: market.start(*args, **options)
+
+
+class Half:
+    """Has one of the two methods that are needed."""
+
+    def set_gauge(self, *_: object, **labels: object) -> None: ...
+    def next_change(self, at: int) -> None: ...
 
 
 def option(**options: Any) -> Callable[[StreamManager], object]:
@@ -129,6 +138,14 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (lambda market: market.ticker("binance", "BTC-USDT", max_age=-1), r"max_age=-1: it must be more than 0"),
     (lambda market: market.wait_ready(-1), r"timeout=-1: it must be more than 0 seconds"),
     (lambda market: market.submit(5), r"submit\(5\): give a function, and its arguments after it"),
+    (start(["binance"], BTC), r"no exchange is called \['binance'\]; known: binance, binance-futures"),
+    (option(url="ws://localhost:1?x=1"), r"url='ws://localhost:1.*': it is scheme, host and port; nothing"),
+    (option(rest_url="http://localhost:1?x=1"), r"rest_url='http://.*': give it like https://host:port"),
+    (lambda market: market.rest("redis"), r"redis has no REST side; if it has, give rest_url"),
+    (lambda market: StreamManager(proxy="no proxy"), r"proxy must be http://"),
+    (lambda market: StreamManager(sslopt={"verify": 1}), r"unknown sslopt 'verify'; known are ca_certs"),
+    (lambda market: StreamManager(metrics=Half()), r"metrics=.*: give one of streams.metrics"),
+    (lambda market: StreamManager(schedule=Half()), r"schedule=.*: give one of streams.schedule"),
     (lambda market: StreamManager(prox="http://x:1"), r"there is no option 'prox'; did you mean 'proxy'\?"),
     (lambda market: StreamManager(book_mod="x"), r"no option 'book_mod'; did you mean 'book_mode'\?"),
     (lambda market: StreamManager(number=int), r"number=<class 'int'>: it must be float or decimal.Decimal"),
@@ -152,12 +169,23 @@ def test_a_call_that_can_not_work(number: int) -> None:
     market.stop()
 
 
+def test_a_recorder_that_is_closed(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "x.jsonl") as recorder:
+        market = StreamManager(recorder=recorder)
+    for call in (lambda: StreamManager(recorder=recorder), lambda: Binance(BTC, recorder=recorder),
+                 lambda: market.start("binance", BTC)):
+        with pytest.raises(ConfigurationError, match=r"recorder=Recorder\(.*\): it is closed; give a new"):
+            call()
+
+
 def test_other_options_for_what_runs_already(serve: Any) -> None:
     sim = serve(rate=0)
     with StreamManager() as market:
         market.start("binance", BTC, url=sim.url, rest_url=sim.rest_url)
         market.start("binance", ["ETH-USDT"])
         market.start("binance", ["ETH-USDT"], url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(ConfigurationError, match="there is no option 'deph'; did you mean 'depth'"):
+            market.start("binance", BTC, deph=5)
         with pytest.raises(ConfigurationError, match="binance runs already, with other options; stop"):
             market.start("binance", BTC, number=Decimal)
 
