@@ -22,8 +22,16 @@ BOOKS = {"binance": ["BTC-USDT", "ETH-USDT"], "huobi": ["BTC-USDT"]}
 WHERE = {exchange: {} for exchange in BOOKS}            # --demo puts addresses on loopback here
 
 
-@functools.cache
+_first = threading.Lock()           # of several requests at once, functools.cache would have each make one
+
+
 def market():
+    with _first:
+        return _market()
+
+
+@functools.cache
+def _market():
     manager = StreamManager()
     atexit.register(manager.stop)
     for exchange, symbols in BOOKS.items():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import json
 import re
 import signal
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from streams import StreamManager
+
+from .live import at_once
 from .processes import ROOT, of, run, running
 from .redis_server import needs_redis
 
@@ -138,6 +144,26 @@ def test_a_web_application() -> None:
             program.signal(signal.SIGINT)
             assert program.wait(10) == 0
             assert program.errors == ""
+
+
+def test_a_web_application_makes_one_manager_for_all_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    web_app = importlib.import_module("web_app")
+    made: list[StreamManager] = []
+    another = threading.Event()
+
+    class Slow(StreamManager):
+        def __init__(self) -> None:
+            made.append(self)
+            another.set() if len(made) > 1 else another.wait(0.3)
+            super().__init__()
+
+    monkeypatch.setattr(web_app, "StreamManager", Slow)
+    monkeypatch.setattr(web_app, "BOOKS", {})
+    at_once(*4 * [web_app.market])
+    for manager in made:
+        atexit.unregister(manager.stop)
+    assert made == [web_app.market()]
 
 
 def answer(address: str) -> tuple[int, Any]:
