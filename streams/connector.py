@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -211,8 +212,11 @@ class Connector:
             return True
         if schedule is None or schedule.is_open(now):
             return False
-        self.lifecycle.set("paused", "outside trading hours")
         opens = schedule.next_change(now)
+        reason = "outside trading hours"
+        if opens is not None:
+            reason += f" until {datetime.fromtimestamp(opens / 1e9, timezone.utc):%Y-%m-%d %H:%M} UTC"
+        self.lifecycle.set("paused", reason)
         wait = LONGEST_LOOK if opens is None else min((opens - now) / 1e9, LONGEST_LOOK)
         self._wait(max(wait, 0.0))
         return True

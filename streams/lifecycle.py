@@ -25,7 +25,7 @@ ENDED = ("stopped", "failed")
 
 
 class Lifecycle:
-    """State, since when, and the last error. Threads: the stream's writes, any reads.
+    """State, why and since when, and the last error. Threads: the stream's writes, any reads.
 
     Args:
         announce: Called as ``announce(previous, state, reason)`` after each change.
@@ -33,6 +33,7 @@ class Lifecycle:
 
     def __init__(self, announce: Callable[[str, str, str], None], state: str = "new") -> None:
         self.state = state
+        self.reason = ""
         self.since = time.time_ns()
         self.last_error: str | None = None
         self._announce = announce
@@ -44,6 +45,7 @@ class Lifecycle:
     def enter(self, state: str, reason: str = "") -> Callable[[], None]:
         """Enter a state; what announces it is returned, to be called when no lock is held."""
         previous = self.state
+        self.reason = reason
         if state == previous:
             return _nothing
         self.state = state

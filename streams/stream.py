@@ -319,6 +319,7 @@ class Stream(Hearing, threading.Thread):
             "name": self._title,
             "exchange": self.exchange,
             "state": self.state,
+            "reason": self.lifecycle.reason,
             "running": self.is_alive(),
             "since": self.lifecycle.since,
             "last_error": self.lifecycle.last_error,
@@ -338,10 +339,16 @@ class Stream(Hearing, threading.Thread):
             if route.channel.partition(":")[0] in self._facts.sparse or (sink is not None and sink.ready):
                 continue
             state, reason = self.feed.subscriptions.state(route)
-            known = reason or self.feed.troubles.get(route) or self.lifecycle.last_error or self.state
+            known = reason or self.feed.troubles.get(route) or self._how()
             detail = f"refused: {reason}" if state == "refused" else known
             missing[f"{self.exchange} {route.channel} of {route.symbol}"] = detail
         return missing
+
+    def _how(self) -> str:
+        """Why nothing comes: how it is by itself, or what went wrong last."""
+        state, reason = self.state, self.lifecycle.reason
+        how = f"{state}: {reason}" if reason else state
+        return how if state == "paused" else self.lifecycle.last_error or how
 
     def _routes(self, symbols: Collection[str] | str, channels: Collection[str] | str | None) -> list[Route]:
         """Checked routes for all of these, known ones included."""

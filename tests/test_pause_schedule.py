@@ -252,6 +252,23 @@ def test_hours_of_the_day(stack: Stack) -> None:
     assert len(sim.connections) == 1 and sim.accepted == 2
 
 
+def test_it_says_when_the_market_opens(stack: Stack) -> None:
+    hours = Hours(3600.0, opened=False)
+    market = stack.enter_context(StreamManager())
+    market.start("binance", ["BTC-USDT"], url="ws://127.0.0.1:9", schedule=hours)
+    stream, = market._streams(None)
+    opens = datetime.fromtimestamp(hours.moments[0] / 1e9, timezone.utc)
+    why = f"outside trading hours until {opens:%Y-%m-%d %H:%M} UTC"
+    wait_until(lambda: market.status()["streams"][0]["reason"] == why)
+    with pytest.raises(NotReady, match=rf"book of BTC-USDT \(paused: {why}\)"):
+        market.wait_ready(0)
+    market.pause("binance")
+    wait_until(lambda: stream.status()["reason"] == "")
+    assert stream.state == "paused"
+    market.resume("binance")
+    wait_until(lambda: stream.status()["reason"] == why)
+
+
 def test_pause_and_schedule_both_count(stack: Stack) -> None:
     sim = stack.enter_context(BinanceSim(["BTCUSDT"], rate=0))
     hours = Hours(0.3, opened=False)
