@@ -185,17 +185,16 @@ class _Stamps:
     def __init__(self, store: Store) -> None:
         self.lock = threading.RLock()
         self._store = store
-        self._sum = 0
-        self._last: int | None = None
+        self._known: tuple[int, int | None] = 0, None       # the sum, and what was made of it
 
     @under_lock
     def __call__(self) -> int | None:
         stamps = [writer.clock.stamp for writer in self._store._writers]
         total = sum(stamps)
-        if total != self._sum:
-            self._sum = total
-            self._last = max(max(stamps), (self._last or 0) + 1)
-        return self._last
+        if total != self._known[0]:
+            # In one go: if Ctrl-C came in between, the next look would miss the change.
+            self._known = total, max(*stamps, (self._known[1] or 0) + 1)
+        return self._known[1]
 
 
 class Store:

@@ -84,6 +84,23 @@ def test_a_new_writer_changes_no_stamp() -> None:
     assert store.last_update == stamp
 
 
+def test_ctrl_c_in_a_look_at_the_stamp_hides_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    writer = store.writer()
+    writer.clock.tick()
+    seen = store.last_update
+    writer.clock.tick()
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("streams.store.max", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        store.last_update
+    assert store.last_update != seen
+
+
 def test_last_update_never_misses_one_while_many_write() -> None:
     store = Store()
     writers = [store.writer() for _ in range(4)]
