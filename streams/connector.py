@@ -99,8 +99,8 @@ class Connector:
         lifecycle: The public state.
 
     Attributes:
-        control: Held while session, transport and flags change, and while routes are reconciled by
-            anybody but the network thread of a session. No handler is ever called under it.
+        control: Held while session, transport and flags change, never for long: no handler is called under
+            it, and nothing of the store is waited for.
         ended: Set when the present run has ended; each run has one of its own.
     """
 
@@ -133,8 +133,8 @@ class Connector:
         """The run is over; from now on those who change something act on it themselves."""
         with self.control:
             self._running = False
-            self._follow()
-        self.feed.announce()
+        self._follow_idle()
+        self.feed.store.leave(self.feed.writer)
 
     def end(self) -> threading.Event:
         """Have :meth:`run` return soon. Returns :attr:`ended` of the run that was asked."""
@@ -175,16 +175,22 @@ class Connector:
         """Routes or handlers have changed: have somebody act on it, the caller if nothing runs."""
         with self.control:
             session, running = self.session, self._running
-            if not running:
-                self._follow()
         if not running:
-            self.feed.announce()
+            self._follow_idle()
         self._bell.ring()
         if session is not None:
             session.wake()
 
+    def _follow_idle(self) -> None:
+        """Act on changes of routes and handlers while nothing runs: one at a time, and a thread that is
+        about to run must join the store first."""
+        def follow() -> None:
+            if not self._running:
+                self._follow()
+        self.feed.store.apart(follow)
+        self.feed.announce()
+
     def _follow(self) -> None:
-        """Act on changes of routes and handlers. Holding ``control``."""
         self.feed.rewire()
         self.feed.reconcile()
 
@@ -231,8 +237,7 @@ class Connector:
                 break
             self.feed.report()
         self._bell.clear()
-        with self.control:
-            self._follow()
+        self._follow()
         self.feed.announce()
 
     def _back_off(self, delay: float) -> None:

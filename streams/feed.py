@@ -18,7 +18,7 @@ from .handlers import Handlers, Listener
 from .metrics import Guarded, Metrics, NoMetrics
 from .sequencing import RULES, BookKeeper
 from .sinks import Sink, sink_for
-from .store import Store, Table
+from .store import Store, Table, Writer
 from .subscriptions import Subscriptions
 from .venue import BookDelta, BookSnapshot, Route, Venue
 
@@ -82,7 +82,7 @@ class Feed:
         self.last_data: float | None = None     # monotonic seconds of the last message with data
         self._reported = {"messages": 0, "bytes": 0}
         self.clean = clean
-        self.writer = store.writer()
+        self.writer = Writer()          # joins the store while there is a thread that writes
         self.subscriptions = Subscriptions()
         self.counters = Counters()
         self.sinks: dict[Route, Sink] = {}

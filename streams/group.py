@@ -30,7 +30,8 @@ def _by_channels(left: _Left) -> list[tuple[tuple[str, ...], list[str]]]:
 
 
 class Group:
-    """The streams of one exchange: as many as its endpoints and limits need.
+    """The streams of one exchange: as many as its endpoints and limits need. Wishes are only noted;
+    :meth:`follow` has the streams act on them, and is for when no lock is held.
 
     Attributes:
         name: The venue's own name (aliases resolved).
@@ -107,7 +108,7 @@ class Group:
         known = {symbol: tuple(c for c in channels if stream.feed.subscriptions.get(symbol, c))
                  for symbol, channels in left.items()}
         for channels, symbols in _by_channels(known):
-            stream.subscribe(symbols, channels)
+            stream.want(symbols, channels)
         rest = {symbol: tuple(c for c in channels if c not in known[symbol])
                 for symbol, channels in left.items()}
         return {symbol: channels for symbol, channels in rest.items() if channels}
@@ -121,7 +122,7 @@ class Group:
                 room -= weight
                 taken[symbol] = channels
         for channels, symbols in _by_channels(taken):
-            stream.subscribe(symbols, channels)
+            stream.want(symbols, channels)
         return {symbol: channels for symbol, channels in left.items() if symbol not in taken}
 
     def close(self) -> None:
@@ -143,4 +144,9 @@ class Group:
                 if self.facts.endpoint(channel) == endpoint:
                     mine = [s for s in symbols if stream.feed.subscriptions.get(s, channel)]
                     if mine:
-                        stream.unsubscribe(mine, [channel])
+                        stream.unwant(mine, [channel])
+
+    def follow(self) -> None:
+        """Have all streams act on what is wanted by now."""
+        for _, stream in list(self.streams):
+            stream.follow()

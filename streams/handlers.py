@@ -302,7 +302,7 @@ class Hearing:
 
     handlers: Handlers
 
-    def handlers_changed(self) -> None:
+    def follow(self) -> None:
         """Follow a change in the registry of handlers soon. Threads: any."""
         raise NotImplementedError
 
@@ -322,14 +322,14 @@ class Hearing:
 
         def follow(function: _H) -> _H:
             register(function)
-            self.handlers_changed()
+            self.follow()
             return function
         return follow if handler is None else follow(handler)
 
     def off(self, handler: Handler) -> bool:
         """Remove a handler. True when there was one."""
         found = self.handlers.off(handler)
-        self.handlers_changed()
+        self.follow()
         return found
 
 

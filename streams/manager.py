@@ -105,6 +105,7 @@ class StreamManager(Hearing):
         self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that were not started
         self._groups: dict[str, Group] = {}
         self._publishers: list[Publisher] = []
+        # Whoever holds it waits for nothing of the store: others hold store.lock, and call anything.
         self._lock = threading.RLock()
         self._workers = workers
         self._pool = Pool(workers, "streams-worker")
@@ -141,26 +142,28 @@ class StreamManager(Hearing):
         """
         kind = stream_class(exchange)
         wanted, over = names("symbols", symbols), names("channels", channels)
-        with self._lock:
-            before = group = self._groups.get(kind.venue.name)
-            asked = {**self._options, **options} if options or group is None else group.options
-            if group is None or group.ended:
-                shared = {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
-                group = Group(kind, asked, shared)
-            elif asked != group.options:
-                _check_spelling(options)
-                raise ConfigurationError(
-                    f"{exchange} runs already, with other options; stop it first, or use another manager")
-            self.handlers.open()
-            try:
+        fresh: Group | None = None
+        try:
+            with self._lock:
+                before = group = self._groups.get(kind.venue.name)
+                asked = {**self._options, **options} if options or group is None else group.options
+                if group is None or group.ended:
+                    shared = {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
+                    group = fresh = Group(kind, asked, shared)
+                elif asked != group.options:
+                    _check_spelling(options)
+                    raise ConfigurationError(
+                        f"{exchange} runs already, with other options; stop it first, or use another manager")
+                self.handlers.open()
                 group.subscribe(wanted, over)
-            except BaseException:
-                if group is not before:
-                    group.close()
-                raise
-            self._groups[kind.venue.name] = group
-            if before is not None and before is not group:
-                before.rest.close()
+                self._groups[kind.venue.name], fresh = group, None
+        except BaseException:
+            if fresh is not None:
+                fresh.close()
+            raise
+        if before is not None and before is not group:
+            before.rest.close()
+        group.follow()
 
     def stop(self, exchange: str | None = None, timeout: float = 5.0) -> None:
         """Stop one exchange, or everything. Idempotent; what was stopped can be started anew. Where it can
@@ -236,13 +239,16 @@ class StreamManager(Hearing):
             _check_runs(exchange, group)
             group.subscribe(names("symbols", symbols),
                             group.channels if channels is None else names("channels", channels))
+        group.follow()
 
     def unsubscribe(self, exchange: str, symbols: Collection[str] | str,
                     channels: Collection[str] | str | None = None) -> None:
         """The opposite of :meth:`subscribe`."""
         with self._lock:
-            self._group(exchange).unsubscribe(names("symbols", symbols),
-                                              None if channels is None else names("channels", channels))
+            group = self._group(exchange)
+            group.unsubscribe(names("symbols", symbols),
+                              None if channels is None else names("channels", channels))
+        group.follow()
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -333,10 +339,10 @@ class StreamManager(Hearing):
 
     # -- handlers and workers -----------------------------------------------------------------------
 
-    def handlers_changed(self) -> None:
-        """See :meth:`Stream.handlers_changed`."""
+    def follow(self) -> None:
+        """See :meth:`Stream.follow`."""
         for stream in self._streams(None):
-            stream.handlers_changed()
+            stream.follow()
 
     def publish(self, url: str, **options: Any) -> Publisher:
         """Send everything that is collected here to Redis, for :class:`streams.RemoteStore` in other
@@ -356,7 +362,7 @@ class StreamManager(Hearing):
         publisher.start()
         with self._lock:
             self._publishers = [*(one for one in self._publishers if one.is_alive()), publisher]
-        self.handlers_changed()
+        self.follow()
         return publisher
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:

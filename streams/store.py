@@ -6,7 +6,11 @@ other. ``store.lock`` takes all of them, for a reader who wants one moment over 
 ``last_update`` needs no lock among writers either. Every writer has a stamp that rises with each
 update it applies; the reader adds the stamps up, and when the sum is not the one it saw last it
 makes a new, higher value. A sum of numbers that only rise changes if and only if one of them
-did, so no update is missed, whatever the clocks do.
+did, so no update is missed, whatever the clocks do. The stamp of a writer that has left stays in
+the sum, as part of one number.
+
+The order of locks: whoever waits for ``store.lock`` or for a writer's lock holds no other lock of
+this package. So the user may hold ``store.lock`` and call anything.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from .book import BookView, OrderBook
 from .errors import ConfigurationError, NoData, StaleData
@@ -119,7 +123,7 @@ class History(Sequence[V]):
 
 
 class Writer:
-    """One stream's way into the store: its lock and its clock."""
+    """One stream's way into a store, while it has joined that: its lock and its clock."""
 
     __slots__ = ("lock", "clock")
 
@@ -129,21 +133,25 @@ class Writer:
 
 
 class _AllLocks:
-    """``store.lock``: every writer's lock, in the order the writers were made. Re-entrant."""
+    """``store.lock``: every writer's lock, in the order the writers joined. Re-entrant.
+
+    Attributes:
+        gate: Who holds it has the lock, or keeps others from it: no writer comes or goes meanwhile.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._gate = threading.RLock()      # one composite holder at a time, and no new writer meanwhile
+        self.gate = threading.RLock()
 
     @property
     def mine(self) -> bool:
         """Whether the calling thread holds it."""
-        return owns(self._gate)
+        return owns(self.gate)
 
     def __enter__(self) -> None:
         try:
-            self._gate.acquire()
-            for writer in self._store._writers:
+            self.gate.acquire()
+            for writer in self._store._stamps.sources.writers:
                 writer.lock.acquire()
         except BaseException:               # Ctrl-C while waiting for one of them
             self.__exit__(None, None, None)
@@ -151,13 +159,13 @@ class _AllLocks:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        # There may be some that this thread does not hold: made, or let go of, since.
-        for writer in reversed(self._store._writers):
+        # There may be some that this thread does not hold: let go of since, or made by itself since.
+        for writer in reversed(self._store._stamps.sources.writers):
             try:                            # the shorter all of them are held, the better
                 writer.lock.release()
             except RuntimeError:
                 pass
-        release(self._gate)
+        release(self.gate)
 
     def let_go(self) -> None:
         """Release all that this thread still holds of the store: Ctrl-C may have struck at the very
@@ -166,7 +174,8 @@ class _AllLocks:
         after it, and keeps its lock. Threads: any."""
         if _reads():
             return
-        for lock in (*(writer.lock for writer in self._store._writers), self._gate, self._store._stamps.lock):
+        stamps = self._store._stamps
+        for lock in (*(writer.lock for writer in stamps.sources.writers), self.gate, stamps.lock):
             while owns(lock):
                 lock.release()
 
@@ -179,21 +188,49 @@ def _reads() -> bool:
     return frame is not None
 
 
-class _Stamps:
-    """The sum of the writers' stamps made one, as the head of this file says."""
+class _Sources(NamedTuple):
+    """What the stamps come from: the writers, and of those that have left the sum and the newest."""
 
-    def __init__(self, store: Store) -> None:
+    writers: tuple[Writer, ...] = ()
+    left: int = 0
+    newest: int = 0
+
+    def add(self, writer: Writer) -> _Sources:
+        """With a writer whose stamp rises from now on."""
+        if writer in self.writers:
+            return self
+        return self._replace(writers=(*self.writers, writer), left=self.left - writer.clock.stamp)
+
+    def remove(self, writer: Writer) -> _Sources:
+        """Without a writer whose stamp rises no more."""
+        if writer not in self.writers:
+            return self
+        stamp = writer.clock.stamp
+        return _Sources(tuple([one for one in self.writers if one is not writer]), self.left + stamp,
+                        max(self.newest, stamp))
+
+
+class _Stamps:
+    """The sum of the writers' stamps made one, as the head of this file says.
+
+    Attributes:
+        sources: Replaced as a whole, by who holds the gate of ``store.lock``: whoever looks has the old
+            ones or the new ones, and their sum is the same.
+    """
+
+    def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._store = store
+        self.sources = _Sources()
         self._known: tuple[int, int | None] = 0, None       # the sum, and what was made of it
 
     @under_lock
     def __call__(self) -> int | None:
-        stamps = [writer.clock.stamp for writer in self._store._writers]
-        total = sum(stamps)
+        writers, left, newest = self.sources
+        stamps = [writer.clock.stamp for writer in writers]
+        total = left + sum(stamps)
         if total != self._known[0]:
             # In one go: if Ctrl-C came in between, the next look would miss the change.
-            self._known = total, max(*stamps, (self._known[1] or 0) + 1)
+            self._known = total, max(newest, *stamps, (self._known[1] or 0) + 1)
         return self._known[1]
 
 
@@ -223,8 +260,7 @@ class Store:
         # Whoever waits has a lock of its own here, and waits until it is released. Writers look at this, and
         # do nothing more while it is empty. No lock guards it, so Ctrl-C can not leave one held.
         self.waiters: set[threading.Lock] = set()
-        self._writers: tuple[Writer, ...] = ()
-        self._stamps = _Stamps(self)
+        self._stamps = _Stamps()
         self.lock = _AllLocks(self)
         _STORES.add(self)
 
@@ -323,11 +359,33 @@ class Store:
     # -- writing --------------------------------------------------------------------------------
 
     def writer(self) -> Writer:
-        """A new writer, for one stream. Its stamp counts from then on, for ever."""
+        """A new writer that has joined. Threads: as for :meth:`join`."""
         writer = Writer()
-        with self.lock._gate:
-            self._writers = (*self._writers, writer)
+        self.join(writer)
         return writer
+
+    def join(self, writer: Writer) -> None:
+        """Let a writer write until it leaves; idempotent. Waits while somebody holds :attr:`lock`.
+        Threads: any, holding no other lock."""
+        def join() -> None:
+            self._stamps.sources = self._stamps.sources.add(writer)
+        self.apart(join)
+
+    def leave(self, writer: Writer) -> None:
+        """It writes no more, unless it joins again; idempotent. Threads: as for :meth:`join`."""
+        def leave() -> None:
+            self._stamps.sources = self._stamps.sources.remove(writer)
+        self.apart(leave)
+
+    def apart(self, change: Callable[[], None]) -> None:
+        """Call ``change()`` while nobody (else) holds :attr:`lock`: for changes by others than writers. Waits
+        as :meth:`join` does. Threads: as for that."""
+        gate = self.lock.gate
+        try:
+            gate.acquire()
+            change()
+        finally:
+            release(gate)
 
 
 _READING = {read.__code__.co_filename for read in (OrderBook.view, Store.wait)}     # files where that is

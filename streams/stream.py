@@ -135,7 +135,8 @@ class Stream(Hearing, threading.Thread):
         self._rest_address = addresses[1], rest_limit or facts.limits.rest
         super().__init__(name=self._title, daemon=True)
         self._channels = names("channels", channels)
-        self.subscribe(symbols, self._channels)
+        self.want(symbols, self._channels)
+        self.feed.reconcile()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._title} {self.state}>"
@@ -227,7 +228,8 @@ class Stream(Hearing, threading.Thread):
     def waits_for_caller(self) -> bool:
         """Whether this thread can not end before the calling one goes on: it is the same, or the caller, a
         signal handler, has interrupted somebody who holds what this thread needs."""
-        locks = self.feed.writer.lock, self.feed.subscriptions.lock, self._connector.control
+        locks = (self.feed.writer.lock, self.store.lock.gate, self.feed.subscriptions.lock,
+                 self._connector.control)
         return threading.current_thread() is self or any(map(owns, locks))
 
     def _close_handlers(self, ended: threading.Event, timeout: float) -> bool:
@@ -295,22 +297,31 @@ class Stream(Hearing, threading.Thread):
         Raises:
             ConfigurationError: Unknown channel, impossible symbol, another endpoint, too many.
         """
-        for route in self._routes(symbols, channels):
-            self.feed.subscriptions.want(route)
-        self._changed()
+        self.want(symbols, channels)
+        self.follow()
 
     def unsubscribe(self, symbols: Collection[str] | str,
                     channels: Collection[str] | str | None = None) -> None:
         """The opposite of :meth:`subscribe`. What was not subscribed is ignored."""
+        self.unwant(symbols, channels)
+        self.follow()
+
+    def want(self, symbols: Collection[str] | str, channels: Collection[str] | str | None = None) -> None:
+        """The first half of :meth:`subscribe`, which waits for nothing; :meth:`follow` is the other."""
+        for route in self._routes(symbols, channels):
+            self.feed.subscriptions.want(route)
+
+    def unwant(self, symbols: Collection[str] | str, channels: Collection[str] | str | None = None) -> None:
+        """The first half of :meth:`unsubscribe`, likewise."""
         for symbol in names("symbols", symbols):
             for channel in self._channels if channels is None else names("channels", channels):
                 self._facts.check_channel(channel)
                 self.feed.subscriptions.unwant(symbol, channel)
-        self._changed()
 
-    def handlers_changed(self) -> None:
-        """Follow a change in the registry of handlers soon. Threads: any."""
-        self._changed()
+    def follow(self) -> None:
+        """What is wanted has changed, or who listens: have it acted on soon. Threads: any; of locks they may
+        hold ``store.lock``."""
+        self._connector.changed()
 
     def status(self) -> dict[str, Any]:
         """How it is: state, counters, subscriptions. For people and for polling; a copy. ``dropped`` is what
@@ -371,12 +382,9 @@ class Stream(Hearing, threading.Thread):
                 f"{len(topics)} subscriptions, and {facts.name} allows {facts.limits.topics} per connection:"
                 f" use StreamManager.start({facts.name!r}, ...)")
 
-    def _changed(self) -> None:
-        """What is wanted has changed: have somebody act on it."""
-        self._connector.changed()
-
     def run(self) -> None:
         """The thread's work. Called by the thread itself."""
+        self.store.join(self.feed.writer)
         self._announce_start()
         rest, own = self._rest_source()
         failed = True
@@ -391,10 +399,10 @@ class Stream(Hearing, threading.Thread):
                 own.close()
             self.handlers.reblock(threading.get_ident())
             _RUNNING.discard(self)
+            self._connector.leave()
             self.lifecycle.set("failed" if failed else "stopped")
             self.feed.count("stops")
             self.store.notify()
-            self._connector.leave()
             self._connector.ended.set()
 
     def _rest_source(self) -> tuple[RestSource, Rest | None]:

@@ -50,6 +50,7 @@ class Source:
         facts = HandVenue(depth=depth)
         facts.rule = rule
         self.feed = Feed("hand", "hand", facts, self.store, self.handlers, NoMetrics())
+        self.store.join(self.feed.writer)
         self.rng = random.Random(seed)
         self.symbols = list(symbols)
         self.routes: dict[tuple[str, str], Any] = {}

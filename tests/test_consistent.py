@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from streams import StreamManager
+from streams.backoff import Backoff
+from streams.errors import ConfigurationError
+from streams.exchanges import Binance
 from streams.sim import BinanceFuturesSim, BinanceSim, HuobiSim
 from streams.store import Store
 from streams.stream import Stream
 
-from .tools import wait_live
+from .tools import wait_live, wait_until
 
 SECONDS = 2.5
 
@@ -124,3 +131,120 @@ def test_readers_beside_four_writers(serve: Callable[..., Any], connect: Callabl
     assert sum(stream.feed.counters.messages for stream in streams) - before > 200
     assert readers.reads > 50
     assert all(stream.status()["gaps"] == stream.status()["errors"] == 0 for stream in streams)
+
+
+# -- calls while store.lock is held ---------------------------------------------------------------------
+
+NOWHERE = {"url": "ws://127.0.0.1:9", "rest_url": "http://127.0.0.1:9"}
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("state", ["new", "paused", "backoff", "stopped"])
+def test_a_stream_is_rearranged_by_who_holds_the_lock(state: str, stack: Any) -> None:
+    """Beside its own thread, which waits for the lock to act on the first of the calls."""
+    stream = Binance(["BTC-USDT"], **NOWHERE, backoff=Backoff(base=60.0, rand=lambda: 1.0))
+    stack.callback(stream.stop)
+    if state == "paused":
+        stream.pause()
+    if state != "new":
+        stream.start()
+        wait_until(lambda: stream.state in (state, "backoff"))
+    if state == "stopped":
+        assert stream.stop()
+
+    def work() -> None:
+        with stream.store.lock:
+            for n in range(50):
+                stream.subscribe(f"C{n}-USDT")
+                pause.wait(0.001)               # in which its thread may do what it can do
+            stream.unsubscribe("BTC-USDT")
+            stream.on(r"x", print)
+            stream.status()
+
+    pause = threading.Event()
+    thread = in_thread(work)
+    thread.join(10)
+    assert not thread.is_alive(), "somebody waits for ever"
+    wait_until(lambda: len(stream.feed.sinks) == 50)
+
+
+CALLS: dict[str, Callable[[StreamManager], object]] = {
+    "status": lambda market: market.status(),
+    "subscribe": lambda market: market.subscribe("binance", ["ETH-USDT"]),
+    "unsubscribe": lambda market: market.unsubscribe("binance", ["BTC-USDT"]),
+    "pause": lambda market: market.pause("binance"),
+    "on": lambda market: market.on(r"x", print),
+    "rest": lambda market: market.rest("binance").close(),
+    "start": lambda market: market.start("kraken", ["BTC-USD"], **NOWHERE),
+    "stop": lambda market: market.stop("binance"),
+}
+
+
+@pytest.mark.parametrize("others", ["start", "add", "subscribe"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_manager_is_called_by_who_holds_the_lock(call: str, others: str, stack: Any) -> None:
+    """Beside another thread that is in the middle of a call, and in want of the lock perhaps."""
+    market = stack.enter_context(StreamManager())
+    market.start("binance", ["BTC-USDT"], **NOWHERE)
+    if others == "subscribe":                   # of a stream that has ended: the caller acts on it himself
+        assert all(stream.stop() for stream in market._streams(None))
+
+    def beside() -> None:
+        with contextlib.suppress(ConfigurationError):       # stopped just now
+            rearrange()
+
+    def rearrange() -> None:
+        if others == "start":
+            market.start("huobi", ["BTC-USDT"], **NOWHERE)
+        elif others == "add":
+            market.start("binance", ["LTC-USDT"], ["trades"])
+        else:
+            market.subscribe("binance", ["LTC-USDT"])
+
+    def work() -> None:
+        with market.store.lock:
+            inside.set()
+            busy.wait(0.2)                      # in which the other does what it can do
+            CALLS[call](market)
+
+    inside, busy = threading.Event(), threading.Event()
+    threads = [in_thread(work)]
+    assert inside.wait(5)
+    threads.append(in_thread(beside))
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads), "somebody waits for ever"
+
+
+def test_what_is_started_while_the_lock_is_held_writes_afterwards(serve: Callable[..., Any],
+                                                                  stack: Any) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=500.0)
+    market = stack.enter_context(StreamManager())
+    started = threading.Event()
+    with market.store.lock:
+        in_thread(lambda: (market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url),
+                           started.set()))
+        assert started.wait(5)
+        stamp = market.store.last_update
+        assert not sim.wait_connections(1, 0.3), "it does not even connect"
+        assert not market.store.orderbooks and market.store.last_update == stamp
+    market.wait_ready(10)
+    with market.store.lock:                     # and is in it
+        view = market.store.orderbooks["binance"]["BTC-USDT"].view()
+        stamp = market.store.last_update
+        threading.Event().wait(0.05)
+        assert market.store.orderbooks["binance"]["BTC-USDT"].view() == view
+        assert market.store.last_update == stamp
+
+
+def test_starts_and_stops_leave_nothing_in_the_lock(stack: Any) -> None:
+    market = stack.enter_context(StreamManager())
+    for _ in range(5):
+        market.start("binance", ["BTC-USDT"], **NOWHERE)
+        market.stop("binance")
+    assert market.store._stamps.sources.writers == ()

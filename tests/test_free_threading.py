@@ -24,6 +24,7 @@ from streams.handlers import Handlers
 from streams.metrics import NoMetrics
 from streams.sequencing import BookKeeper
 from streams.sim import BinanceSim
+from streams.store import Writer
 from streams.stream import Stream
 from streams.venue import BookSnapshot, Route
 from streams.venues.binance import BinanceVenue
@@ -106,6 +107,7 @@ class Writers:
     def _feed(self, store: Store, number: int) -> Feed:
         venue = BinanceVenue()
         feed = Feed("binance", f"feed-{number}", venue, store, self.handlers, NoMetrics())
+        store.join(feed.writer)
         feed.subscriptions.want(venue.route(f"C{number}-USDT", "book"))
         feed.reconcile()
         return feed
@@ -264,6 +266,41 @@ def test_handlers_beside_writers_lose_nothing_uncounted(policy: str) -> None:
     assert entry["handled"] == next(calls) and entry["errors"] == 0 and not wrong
 
 
+def test_writers_come_and_go_and_no_stamp_is_missed() -> None:
+    store = Store()
+    writers = [Writer() for _ in range(3)]
+    last = [0]
+
+    def work(writer: Writer) -> Callable[[], object]:
+        def come_and_go() -> None:
+            store.join(writer)
+            for _ in range(3):
+                before = store.last_update
+                with writer.lock:
+                    writer.clock.now = time.time_ns()
+                    writer.clock.tick()
+                assert store.last_update != before, "missed"
+            store.leave(writer)
+        come_and_go.__name__ = f"come and go {writers.index(writer)}"
+        return come_and_go
+
+    def stamps() -> None:
+        stamp = store.last_update or 0
+        assert stamp >= last[0], f"{last[0]}, then {stamp}"
+        last[0] = stamp
+
+    def moment() -> None:
+        with store.lock:
+            stamp = store.last_update
+            assert store.last_update == stamp, "the store changed under its lock"
+
+    Crowd().run(stamps, moment, *map(work, writers))
+    stamp = store.last_update
+    for writer in writers:
+        store.leave(writer)
+    assert store.last_update == stamp
+
+
 def test_handlers_come_and_go_beside_writers() -> None:
     store, handlers = Store(), Handlers()
     writers = Writers(store, 2, handlers)
@@ -297,6 +334,7 @@ def test_tables_and_histories_beside_writers() -> None:
     store = Store()
     venue = BinanceVenue()
     feed = Feed("binance", "feed", venue, store, Handlers(), NoMetrics())
+    store.join(feed.writer)
     names = [f"C{n}-USDT" for n in range(40)]
     numbers = itertools.count(1)
 

@@ -61,7 +61,7 @@ def test_the_connection_closes_and_comes_back_once(place: Place, stack: Stack) -
     stream.pause()
     wait_paused(stream, sim)
     assert connection.close_code == 1000                # politely
-    stream.handlers_changed()
+    stream.follow()
     stream.subscribe(place.symbols[2])                  # whatever wakes the thread does not bring it back
     assert stays_away(sim) and stream.is_alive()
     stream.resume()

@@ -61,6 +61,7 @@ class Conversation:
         metrics = NoMetrics()
         self.handlers = Handlers(metrics)
         self.feed = Feed(self.venue.name, "test", kind.venue(**options), self.store, self.handlers, metrics)
+        self.store.join(self.feed.writer)
         self.signals: list[Any] = []
         self.venue.session.apply = self.signals.append
         for symbol in symbols:

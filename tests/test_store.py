@@ -84,6 +84,27 @@ def test_a_new_writer_changes_no_stamp() -> None:
     assert store.last_update == stamp
 
 
+def test_a_stamp_counts_after_its_writer_has_left() -> None:
+    store = Store()
+    assert store.last_update is None
+    writers = [store.writer() for _ in range(3)]
+    for n, writer in enumerate(writers):
+        writer.clock.now = 1000 - n
+        writer.clock.tick()
+    store.leave(writers[0])                 # nobody has looked since it wrote
+    stamp = store.last_update
+    assert stamp == 1000
+    for writer in (*writers, *writers):     # twice is once
+        store.leave(writer)
+        assert store.last_update == stamp
+    for writer in (*writers, *writers):
+        store.join(writer)
+        assert store.last_update == stamp
+        writer.clock.tick()
+        before, stamp = stamp, store.last_update
+        assert stamp is not None and stamp > before
+
+
 def test_ctrl_c_in_a_look_at_the_stamp_hides_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
     writer = store.writer()
@@ -232,6 +253,15 @@ def test_a_writer_that_comes_while_the_lock_is_held_is_not_in_it() -> None:
         first.lock.release()
 
 
+def test_a_writer_that_has_left_is_not_in_it() -> None:
+    store = Store()
+    staying, leaving = store.writer(), store.writer()
+    store.leave(leaving)
+    with store.lock:
+        assert free(leaving.lock) and not free(staying.lock)
+    assert free(staying.lock)
+
+
 def free(lock: Any) -> bool:
     """Whether another thread can take it."""
     got: list[bool] = []
@@ -278,7 +308,7 @@ def test_ctrl_c_while_waiting_for_the_lock_leaves_nothing_locked(busy: int) -> N
         signal.signal(signal.SIGALRM, before)
     release.set()
     thread.join()
-    assert all(free(writer.lock) for writer in writers) and free(store.lock._gate)
+    assert all(free(writer.lock) for writer in writers) and free(store.lock.gate)
     for _ in range(2):
         with store.lock, store.lock:
             assert not any(free(writer.lock) for writer in writers)

@@ -33,6 +33,7 @@ class Case:
         self.updates = [market.update() for _ in range(UPDATES)]
         self.store = Store()
         self._stream = Binance(["BTC-USDT"], store=self.store)
+        self.store.join(self._stream.feed.writer)
         self.venue = self._stream.venue()
         (self.route,) = self._stream.feed.subscriptions.routes()
         self._stream.feed.reconcile()

@@ -73,6 +73,7 @@ class Talk:
         self.store = Store()
         self.handlers = Handlers(NoMetrics())
         self.feed = Feed("kraken", "test", Kraken.venue(**options), self.store, self.handlers, NoMetrics())
+        self.store.join(self.feed.writer)
         self.lost = []
         self.feed.on_lost = lambda route, reason: self.lost.append((route.native, reason))
         self.signals = []
