@@ -261,6 +261,7 @@ class Store:
         # do nothing more while it is empty. No lock guards it, so Ctrl-C can not leave one held.
         self.waiters: set[threading.Lock] = set()
         self._stamps = _Stamps()
+        self._guards: weakref.WeakSet[threading.RLock] = weakref.WeakSet()    # of all that can be read here
         self.lock = _AllLocks(self)
         _STORES.add(self)
 
@@ -368,6 +369,7 @@ class Store:
         """Let a writer write until it leaves; idempotent. Waits while somebody holds :attr:`lock`.
         Threads: any, holding no other lock."""
         def join() -> None:
+            self._guards.add(writer.lock)
             self._stamps.sources = self._stamps.sources.add(writer)
         self.apart(join)
 
@@ -390,23 +392,40 @@ class Store:
 
 _READING = {read.__code__.co_filename for read in (OrderBook.view, Store.wait)}     # files where that is
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
-_frozen: list[Store] = []
+
+
+class _Frozen(threading.local):
+    """What the calling thread has locked in order to fork. Others may be about to fork as well."""
+
+    def __init__(self) -> None:
+        self.locks: list[threading.RLock] = []
+
+
+_frozen = _Frozen()
 
 
 def _freeze() -> None:
-    """Before a fork: no writer is in the middle of anything, so the child's copy is whole."""
-    for store in list(_STORES):
-        store.lock.__enter__()
-        store._stamps.lock.acquire()
-        _frozen.append(store)
+    """Before a fork: no writer and no reader is in the middle of anything, so the child's copy is whole."""
+    stores, gates = _listed(_STORES), _frozen.locks
+    left = deque(store.lock.gate for store in stores)
+    while left:                             # held by one who waits for another, perhaps: so wait for none
+        gate = left.popleft()               # while holding some
+        if gate.acquire(blocking=not gates):
+            gates.append(gate)
+        else:
+            left.extend(gates)
+            left.appendleft(gate)
+            _thaw()
+    for store in stores:
+        for lock in (*store._guards, store._stamps.lock):
+            lock.acquire()
+            _frozen.locks.append(lock)
 
 
 def _thaw() -> None:
     """After it, in parent and child: this thread holds these locks in both."""
-    while _frozen:
-        store = _frozen.pop()
-        store._stamps.lock.release()
-        store.lock.__exit__(None, None, None)
+    while _frozen.locks:
+        _frozen.locks.pop().release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from streams import store as store_module
 from streams.book import OrderBook
 from streams.errors import ConfigurationError, NoData, StaleData
 from streams.events import Bar, Quote, Ticker, Trade, TradeCorrection
@@ -260,6 +261,39 @@ def test_a_writer_that_has_left_is_not_in_it() -> None:
     with store.lock:
         assert free(leaving.lock) and not free(staying.lock)
     assert free(staying.lock)
+
+
+def test_threads_that_fork_at_once_leave_nothing_locked() -> None:
+    """What happens around a fork, without the fork itself. One of them holds the lock of a store that the
+    others want after another."""
+    stores = [Store() for _ in range(4)]
+    writers = [store.writer() for store in stores]
+    wrong: list[BaseException] = []
+
+    def fork(held: Any) -> None:
+        try:
+            for _ in range(300):
+                with held:
+                    store_module._freeze()
+                    assert all(store.lock.mine for store in stores)
+                    store_module._thaw()
+        except BaseException as error:
+            wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=fork, args=(held,), daemon=True)
+               for held in (contextlib.nullcontext(), contextlib.nullcontext(), stores[2].lock)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong, wrong
+    assert not any(thread.is_alive() for thread in threads)
+    assert all(free(store.lock.gate) and free(writer.lock) for store, writer in zip(stores, writers))
 
 
 def free(lock: Any) -> bool:
