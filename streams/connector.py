@@ -129,6 +129,12 @@ class Connector:
         self.ended = threading.Event()
         self._bell.clear()
 
+    def anew(self, lifecycle: Lifecycle) -> Connector:
+        """The same for a forked child, where nobody runs or holds it."""
+        made = Connector(self.feed, self.way, lifecycle)
+        made._pausing = self._pausing
+        return made
+
     def leave(self) -> None:
         """The run is over; from now on those who change something act on it themselves."""
         with self.control:

@@ -22,6 +22,7 @@ import msgspec
 from .book import BookView
 from .errors import ConfigurationError, NoData, StaleData, StreamsError
 from .events import AHEAD, Number, Ticker
+from .forking import tell_after_fork
 from .metrics import Guarded, Metrics
 from .rest import Rest
 from .settings import check_positive, check_seconds
@@ -110,6 +111,13 @@ class Fallback:
         self._keys: dict[tuple[str, str, str], _Key] = {}
         self._lock = threading.Lock()
         self._waits: dict[int, _Pending] = {}       # thread -> what it waits for
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. What others were getting does not come here."""
+        self._lock, self._waits = threading.Lock(), {}
+        for key in self._keys.values():
+            key.pending = None
 
     def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
         """A ticker no older than ``max_age`` seconds (None: the ttl).

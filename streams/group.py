@@ -63,8 +63,7 @@ class Group:
 
     @property
     def ended(self) -> bool:
-        """Whether none of its streams runs any more: they failed, or came to an end (of a recording), or
-        this is a child's copy after a fork."""
+        """Whether none of its streams runs any more: they failed, or came to an end (of a recording)."""
         return all(stream.state in ENDED for _, stream in self.streams)
 
     @property

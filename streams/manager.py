@@ -15,6 +15,7 @@ from .book import BookView
 from .errors import ConfigurationError, NotReady, StopTimeout
 from .events import Ticker
 from .fallback import Fallback, Provider
+from .forking import tell_after_fork
 from .group import Group
 from .handlers import Handlers, Hearing
 from .metrics import Metrics, NoMetrics
@@ -109,6 +110,12 @@ class StreamManager(Hearing):
         self._lock = threading.RLock()
         self._workers = workers
         self._pool = Pool(workers, "streams-worker")
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. Nothing runs here until it is started."""
+        self._lock = threading.RLock()
+        self._groups = {}
 
     def __enter__(self) -> StreamManager:
         return self

@@ -10,7 +10,6 @@ import copy
 import inspect
 import itertools
 import logging
-import os
 import threading
 import time
 import weakref
@@ -23,6 +22,7 @@ from .connector import Connector, Way
 from .credentials import scrubber, secret_headers, secrets_of
 from .errors import ConfigurationError
 from .feed import Feed
+from .forking import tell_after_fork
 from .handlers import Handlers, Hearing
 from .lifecycle import ENDED, Lifecycle, at_exit
 from .locks import owns
@@ -137,6 +137,17 @@ class Stream(Hearing, threading.Thread):
         self._channels = names("channels", channels)
         self.want(symbols, self._channels)
         self.feed.reconcile()
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. Its thread is not here: if it ran, it is stopped."""
+        self._renewal = threading.RLock()
+        if not self._connector.ended.is_set():
+            _RUNNING.discard(self)
+            for keeper in self.feed.keepers.values():
+                keeper.book.status = "closed"   # nobody is told: the handlers' threads are not here either
+            self.lifecycle = Lifecycle(self._announce, "stopped")
+        self._connector = self._connector.anew(self.lifecycle)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._title} {self.state}>"
@@ -431,18 +442,4 @@ OPTIONS = (_OF_STREAM | _OF_VENUE) - {"options"}
 _NUMBERS = itertools.count(1)
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 
-
-def _forget_threads() -> None:
-    """After a fork the child has no threads but its own: its copies of the streams are stopped."""
-    for stream in list(_RUNNING):
-        _RUNNING.discard(stream)
-        for keeper in stream.feed.keepers.values():
-            keeper.book.status = "closed"       # nobody is told: the handlers' threads are not here either
-        stream.lifecycle = Lifecycle(stream._announce, "stopped")
-        stream._connector = Connector(stream.feed, stream._way, stream.lifecycle)
-        stream._renewal = threading.RLock()
-
-
 at_exit(lambda: list(_RUNNING))
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)

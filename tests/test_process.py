@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -392,6 +393,81 @@ def test_a_forked_child_may_start_what_ran_in_the_parent(sim: BinanceSim) -> Non
         for _ in range(5):
             in_child(child)
         assert [stream["errors"] for stream in market.status()["streams"]] == [0]
+
+
+@contextlib.contextmanager
+def held_elsewhere(*locks: Any) -> Iterator[None]:
+    """Another thread is in the middle of something."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            held.set()
+            done.wait(60)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(5)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_a_manager_of_its_own(sim: BinanceSim) -> None:
+    """Whatever other threads are doing to the parent's."""
+    options = {"url": sim.url, "rest_url": sim.rest_url}
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT"], ["book", "ticker"], **options)
+        market.wait_ready(10)
+        (stream,) = market._streams(None)
+
+        def child() -> None:
+            assert market.status()["streams"] == [] and stream.state == "stopped"
+            assert market.store.orderbooks["binance"]["BTC-USDT"]["status"] == "closed"
+            stream.subscribe("BTC-USDT")
+            assert stream.stop()
+            market.start("binance", ["BTC-USDT"], ["book", "ticker"], **options)
+            market.wait_ready(5)
+            assert market.store.orderbooks["binance"]["BTC-USDT"]["status"] == "live"
+            assert market.ticker("binance", "BTC-USDT", 5).source == "stream"
+            market.stop()
+
+        for locks in ([market._lock], [market.fallback._lock], [stream._connector.control, stream._renewal]):
+            with held_elsewhere(*locks):
+                in_child(child)
+        assert market.status()["streams"][0]["errors"] == 0 and stream.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_reads_what_has_ended(sim: BinanceSim) -> None:
+    """Also if another thread was just reading it."""
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    stream.start()
+    try:
+        wait_live(stream)
+    finally:
+        assert stream.stop()
+    book = stream.store.orderbooks["binance"]["BTC-USDT"]
+    ended, reading = threading.Event(), threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            with book.lock:
+                reading.set()
+                ended.wait(1e-4)
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        assert reading.wait(5)
+        for _ in range(5):
+            in_child(lambda: book.depth(3)[0] and book.view()["bids"])
+    finally:
+        ended.set()
+        thread.join()
 
 
 # -- nothing piles up -------------------------------------------------------------------------------------
