@@ -42,7 +42,9 @@ KEPT_BARS = 1000        # per symbol and interval
 
 
 class Table(dict[K, V]):
-    """A dict that may be iterated while another thread adds to it: iteration runs over a copy."""
+    """A dict that may be iterated while another thread adds to it: iteration runs over a copy. To copy it,
+    use ``copy()``: ``dict(table)`` first takes the keys and then looks each of them up, so it fails when one
+    is unsubscribed in between."""
 
     if TYPE_CHECKING:       # of a dict, ``orderbooks.get("binance", {}).get("BTC-USDT")`` would be refused
         @overload  # type: ignore[override]
@@ -64,6 +66,9 @@ class Table(dict[K, V]):
 
     def items(self) -> list[tuple[K, V]]:  # type: ignore[override]
         return _listed(super().items())
+
+    def copy(self) -> dict[K, V]:
+        return dict(self.items())
 
 
 def _listed(view: Iterable[T]) -> list[T]:

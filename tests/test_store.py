@@ -526,6 +526,32 @@ def test_a_table_may_be_iterated_while_it_grows() -> None:
         thread.join()
 
 
+def test_a_table_may_be_copied_while_it_shrinks() -> None:
+    table: Table[int, int] = Table((n, n) for n in range(500))
+    stop = threading.Event()
+
+    def shrink_and_grow() -> None:
+        while not stop.is_set():
+            for n in range(500):
+                del table[n]
+            table.update((n, n) for n in range(500))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=shrink_and_grow)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            copy = table.copy()
+            assert copy == {n: n for n in copy}
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
+    assert type(table.copy()) is dict and table.copy() == table
+
+
 def test_history() -> None:
     history: History[int] = History(threading.RLock(), 3)
     for n in range(5):
