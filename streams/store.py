@@ -128,13 +128,15 @@ class History(Sequence[V]):
 
 
 class Writer:
-    """One stream's way into a store, while it has joined that: its lock and its clock."""
+    """One stream's way into a store, while it has joined that: its lock and its clock; ``thread``: see
+    :meth:`Store.join`."""
 
-    __slots__ = ("lock", "clock")
+    __slots__ = ("lock", "clock", "thread")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.clock = Clock()
+        self.thread = 0
 
 
 class _AllLocks:
@@ -293,13 +295,13 @@ class Store:
             The new stamp, or ``since`` when the time ran out.
 
         Raises:
-            ConfigurationError: The caller holds ``lock``, so nothing could ever come.
+            ConfigurationError: Nothing could ever come: the caller holds ``lock``, or is a stream's thread.
         """
         stamp = self.last_update
         if stamp != since:
             return stamp
-        if self.lock.mine and timeout != 0:
-            raise ConfigurationError("store.wait() while holding store.lock: nothing can change meanwhile")
+        if timeout != 0:
+            self._check_may_wait()
         deadline = None if timeout is None else time.monotonic() + timeout
         waiter = threading.Lock()
         waiter.acquire()
@@ -318,6 +320,15 @@ class Store:
                 waiter.acquire(timeout=min(left, threading.TIMEOUT_MAX))
         finally:
             self.waiters.discard(waiter)
+
+    def _check_may_wait(self) -> None:
+        if self.lock.mine:
+            raise ConfigurationError("store.wait() while holding store.lock: nothing can change meanwhile")
+        me = threading.get_ident()
+        if any(writer.thread == me for writer in self._stamps.sources.writers):
+            raise ConfigurationError(
+                "store.wait() on a stream's own thread, which can not receive meanwhile: use submit(), or a"
+                " handler with another policy than 'inline'")
 
     def notify(self) -> None:
         """Wake those in :meth:`wait`. Threads: a writer, holding no lock."""
@@ -370,10 +381,16 @@ class Store:
         self.join(writer)
         return writer
 
-    def join(self, writer: Writer) -> None:
+    def join(self, writer: Writer, thread: int = 0) -> None:
         """Let a writer write until it leaves; idempotent. Waits while somebody holds :attr:`lock`.
-        Threads: any, holding no other lock."""
+
+        Args:
+            thread: Identifier of the only one that writes, if that is so: it can not wait for data.
+
+        Threads: any, holding no other lock.
+        """
         def join() -> None:
+            writer.thread = thread
             self._guards.add(writer.lock)
             self._stamps.sources = self._stamps.sources.add(writer)
         self.apart(join)
@@ -381,6 +398,7 @@ class Store:
     def leave(self, writer: Writer) -> None:
         """It writes no more, unless it joins again; idempotent. Threads: as for :meth:`join`."""
         def leave() -> None:
+            writer.thread = 0
             self._stamps.sources = self._stamps.sources.remove(writer)
         self.apart(leave)
 

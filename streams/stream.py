@@ -146,6 +146,7 @@ class Stream(Hearing, threading.Thread):
             _RUNNING.discard(self)
             for keeper in self.feed.keepers.values():
                 keeper.book.status = "closed"   # nobody is told: the handlers' threads are not here either
+            self.feed.writer.thread = 0
             self.lifecycle = Lifecycle(self._announce, "stopped")
         self._connector = self._connector.anew(self.lifecycle)
 
@@ -395,7 +396,7 @@ class Stream(Hearing, threading.Thread):
 
     def run(self) -> None:
         """The thread's work. Called by the thread itself."""
-        self.store.join(self.feed.writer)
+        self.store.join(self.feed.writer, threading.get_ident())
         self._announce_start()
         rest, own = self._rest_source()
         failed = True

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from streams import StreamManager
+from streams import Store, StreamManager
 from streams.errors import ConfigurationError
 from streams.events import BookUpdate, Gap, StatusChange, Ticker, Trade
 from streams.exchanges import Alpaca, Binance
@@ -234,6 +234,31 @@ def test_a_handler_stops_its_own_stream(policy: str, stack: Stack) -> None:
     wait_subscribed(stream)
     handled = entry(stream, end.__qualname__)["handled"]
     wait_until(lambda: entry(stream, end.__qualname__)["handled"] > handled)
+
+
+def test_an_inline_handler_can_not_wait_for_data(stack: Stack) -> None:
+    sim = stack.enter_context(BinanceSim(["BTCUSDT"], rate=200.0))
+    market = stack.enter_context(StreamManager())
+    said: list[str] = []
+
+    def hear(event: Any) -> None:
+        for wait in (lambda: market.store.wait(market.store.last_update),
+                     lambda: other.wait(other.last_update, 0)):
+            try:
+                wait()
+            except ConfigurationError as error:
+                said.append(str(error))
+
+    other = Store()
+    market.on(r"binance\.book\..+", hear, policy="inline")
+    market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    wait_until(lambda: len(said) > 5)
+    assert set(said) == {
+        "store.wait() on a stream's own thread, which can not receive meanwhile: use submit(), or a"
+        " handler with another policy than 'inline'"}
+    market.wait_ready(10)
+    market.stop()
+    assert market.store.wait(market.store.last_update, 0.01)      # any other thread may
 
 
 @BOTH
