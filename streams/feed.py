@@ -98,6 +98,14 @@ class Feed:
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter, here and in the metrics."""
         setattr(self.counters, name, getattr(self.counters, name) + value)
+        self._measure(name, value)
+
+    def count_later(self, name: str) -> None:
+        """Count one, holding the writer's lock: the metrics, which are the user's code, hear of it later."""
+        setattr(self.counters, name, getattr(self.counters, name) + 1)
+        self.deferred.append((self._measure, (name, 1)))
+
+    def _measure(self, name: str, value: int) -> None:
         self.metrics.inc(name, value, exchange=self.exchange, stream=self.name)
 
     def age(self) -> float | None:
@@ -307,9 +315,9 @@ class Feed:
     def _book_lost(self, keeper: BookKeeper, reason: str, expected: int | None, got: int | None,
                    checksum: bool) -> None:
         if checksum:
-            self.count("checksum_failures")
+            self.count_later("checksum_failures")
         if expected is not None and got is not None:
-            self.count("gaps")
+            self.count_later("gaps")
             gap = Gap(exchange=self.exchange, symbol=keeper.route.symbol, received=keeper.clock.now,
                       channel=keeper.route.channel, expected=expected, got=got)
             self.deferred.append((self.emit, ("gaps", gap)))

@@ -161,8 +161,8 @@ class Session:
                                 feed.deferred.append((self._leave, ()))     # and all that comes after it
                                 break
                     break
-                except Exception:
-                    self._survive()
+                except Exception as error:
+                    self._survive(error)
         finally:
             lock.release()
         feed.counters.messages += len(messages)
@@ -184,14 +184,17 @@ class Session:
         if self._signals or feed.deferred:
             self._after()
 
-    def _survive(self) -> None:
+    def _survive(self, error: Exception) -> None:
         """A mistake of ours in the middle of a batch: count it, distrust every book (whose message it
         was is unknown), and go on with the next message."""
-        log.exception("%s: a message could not be handled", self.name)
-        self.feed.count("malformed")
+        self.feed.deferred.append((self._log_survived, (error,)))
+        self.feed.count_later("malformed")
         for keeper in self.feed.keepers.values():
             if keeper.ready:
                 keeper.lose("a message could not be handled")
+
+    def _log_survived(self, error: Exception) -> None:
+        log.error("%s: a message could not be handled", self.name, exc_info=error)
 
     def alive(self) -> None:
         """See Receiver."""

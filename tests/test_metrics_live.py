@@ -13,6 +13,7 @@ import pytest
 from streams import StreamManager
 from streams.exchanges import Alpaca, Binance
 from streams.feed import Counters
+from streams.locks import owns
 from streams.metrics import METRICS, InMemoryMetrics, PrometheusMetrics
 from streams.sim import BinanceSim, Fault
 from streams.sim.alpaca import AlpacaSim
@@ -230,3 +231,37 @@ def test_metrics_that_raise_harm_nobody(
         market.stop()
     assert sim.accepted == 1 and "could not be reported" in caplog.text
     assert caplog.text.count("Traceback") < 20
+
+
+def test_no_code_of_the_user_runs_under_the_lock(sim: BinanceSim, stack: Stack) -> None:
+    """Neither metrics nor handlers of the log, whatever goes wrong."""
+    said: list[str] = []
+
+    def note(what: str) -> None:
+        said.append(f"{what}{', under the lock' if owns(stream.feed.writer.lock) else ''}")
+
+    class Noting(InMemoryMetrics):
+        def inc(self, name: str, value: float = 1, **labels: str) -> None:
+            note(name)
+
+    class Log(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage())
+
+    log, handler = logging.getLogger("streams"), Log()
+    stream = binance(sim, stack, Noting(), ["book", "trades"])
+    log.addHandler(handler)
+    stack.callback(log.removeHandler, handler)
+    stream.start()
+    wait_live(stream)
+    sim.inject(Fault.SKIP)
+    sim.advance(3, "BTCUSDT")
+    wait_until(lambda: "gaps" in said or "gaps, under the lock" in said)
+    wait_live(stream)
+    for route in stream.feed.sinks:
+        if route.channel == "trades":
+            route.apply = lambda event: event.no_such_thing
+    sim.advance(20, "BTCUSDT")
+    wait_until(lambda: stream.feed.counters.malformed and any("could not be handled" in one for one in said))
+    wait_live(stream)
+    assert "malformed" in said and not [one for one in said if "under the lock" in one]
