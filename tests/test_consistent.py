@@ -210,7 +210,8 @@ def test_a_manager_is_called_by_who_holds_the_lock(call: str, others: str, stack
         with market.store.lock:
             inside.set()
             busy.wait(0.2)                      # in which the other does what it can do
-            CALLS[call](market)
+            with contextlib.suppress(ConfigurationError):       # where all has ended
+                CALLS[call](market)
 
     inside, busy = threading.Event(), threading.Event()
     threads = [in_thread(work)]
