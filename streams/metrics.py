@@ -115,8 +115,10 @@ class InMemoryMetrics:
     """Keeps the numbers in this process, for tests, scripts and status pages. Threads: any."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._values: dict[str, dict[tuple[str, ...], float]] = {}
+        # There is no lock that a signal handler or a fork could find held: each thread adds to counts of its
+        # own, which are summed up when somebody looks. A later thread may get the number of one that has
+        # ended, and goes on with its counts.
+        self._counts: dict[str, dict[tuple[int, tuple[str, ...]], float]] = {name: {} for name in METRICS}
 
     def inc(self, name: str, value: float = 1, **labels: str) -> None:
         """Add ``value`` to a counter.
@@ -124,11 +126,10 @@ class InMemoryMetrics:
         Raises:
             ConfigurationError: No such counter or label, or a negative value.
         """
-        key = _label_values("counter", name, labels)
+        mine = threading.get_ident(), _label_values("counter", name, labels)
         _check_rise(name, value)
-        with self._lock:
-            series = self._values.setdefault(name, {})
-            series[key] = series.get(key, 0) + value
+        counts = self._counts[name]
+        counts[mine] = counts.get(mine, 0) + value
 
     def set_gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge.
@@ -136,9 +137,7 @@ class InMemoryMetrics:
         Raises:
             ConfigurationError: No such gauge or label.
         """
-        key = _label_values("gauge", name, labels)
-        with self._lock:
-            self._values.setdefault(name, {})[key] = value
+        self._counts[name][0, _label_values("gauge", name, labels)] = value
 
     def get(self, name: str, **labels: str) -> float:
         """The sum of all series of a metric whose labels include these; 0 when there is none.
@@ -151,14 +150,19 @@ class InMemoryMetrics:
         metric = _metric(name)
         _check_labels(name, metric, labels)
         wanted = [(metric.labels.index(label), value) for label, value in labels.items()]
-        with self._lock:
-            return sum(number for key, number in self._values.get(name, {}).items()
-                       if all(key[at] == value for at, value in wanted))
+        return sum(number for key, number in self._series(name).items()
+                   if all(key[at] == value for at, value in wanted))
 
     def snapshot(self) -> dict[str, dict[tuple[str, ...], float]]:
         """A copy of everything: ``{name: {label values in the order of METRICS: number}}``."""
-        with self._lock:
-            return {name: dict(series) for name, series in self._values.items()}
+        return {name: series for name in self._counts if (series := self._series(name))}
+
+    def _series(self, name: str) -> dict[tuple[str, ...], float]:
+        """All series of a metric, as they are at one moment."""
+        series: dict[tuple[str, ...], float] = {}
+        for (_, key), number in self._counts[name].copy().items():
+            series[key] = series.get(key, 0) + number
+        return series
 
 
 # Collectors by registry and name space: a second manager in the process shares those of the first.

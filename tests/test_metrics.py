@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
 from streams.errors import ConfigurationError, MissingDependency
 from streams.metrics import METRICS, InMemoryMetrics, Metrics, NoMetrics, PrometheusMetrics
+
+from .tools import at_every_step
 
 
 @pytest.fixture
@@ -64,6 +67,25 @@ class TestInMemory:
         for thread in threads:
             thread.join(30)
         assert metrics.get("messages") == 16000
+
+    @pytest.mark.parametrize("call", [
+        lambda metrics: metrics.inc("messages", exchange="x", stream="a"),
+        lambda metrics: metrics.set_gauge("queue_depth", 3, handler="h"),
+        lambda metrics: metrics.get("messages", exchange="x"), lambda metrics: metrics.snapshot(),
+    ], ids=["inc", "set_gauge", "get", "snapshot"])
+    def test_a_signal_handler_may_stop_streams_whatever_it_has_interrupted(self, call):
+        """It waits for their threads, and those count."""
+        metrics = InMemoryMetrics()
+        metrics.inc("messages", exchange="x", stream="a")
+        stopped = []
+        with ThreadPoolExecutor(1) as threads:
+            def stop():
+                counting = threads.submit(metrics.inc, "messages", exchange="x", stream="b")
+                stopped.append(all(stopped) and not wait([counting], 5).not_done)
+
+            at_every_step(lambda: call(metrics), stop)
+        assert stopped and all(stopped)
+        assert metrics.get("messages", stream="b") == len(stopped)
 
 
 def makers():

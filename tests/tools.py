@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from types import FrameType
 from typing import Any
 
 from streams.store import Store
@@ -30,6 +32,22 @@ def wait_until(predicate: Callable[[], object], timeout: float = 10.0, *, store:
             _never.wait(0.003)
         else:
             seen = store.wait(seen, 0.02)
+
+
+def at_every_step(call: Callable[[], object], do: Callable[[], object]) -> None:
+    """Call ``call``, and ``do`` in the middle of it, at every place where a signal handler may run."""
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event in ("line", "opcode"):
+            do()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
 
 
 def live(stream: Stream) -> bool:
