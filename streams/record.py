@@ -31,6 +31,7 @@ import msgspec
 from .compression import compressor
 from .credentials import public_url
 from .errors import ConfigurationError
+from .locks import under_lock
 from .playback import Record, read_recording
 
 __all__ = ["Record", "Recorder", "Recording", "public_url", "read_recording"]
@@ -113,7 +114,8 @@ class Recorder:
         self.path = _filled_in(path)
         self._compress = compressor(_by_name(self.path) if compress is None else compress)
         self._limit = max_pending
-        self._work = threading.Condition(threading.Lock())
+        self.lock = threading.RLock()
+        self._work = threading.Condition(self.lock)
         self._queue: list[_Entry] = []
         self._pending = 0  # bytes, those being written included
         self._losses: dict[str, _Loss] = {}  # not queued yet: the queue was full
@@ -176,23 +178,16 @@ class Recorder:
     def status(self) -> dict[str, Any]:
         """``path``, ``frames`` and ``bytes`` written, bytes ``pending``, frames ``lost``, disk
         ``errors``. Threads: any."""
-        with self._work:
-            return {"path": self.path, "frames": self._frames, "bytes": self._good,
-                    "pending": self._pending, "lost": self._lost, "errors": self._errors}
+        # Without the lock: a signal handler that stops the streams would find it held. What is being
+        # written meanwhile may be in both numbers, never in none.
+        pending = self._pending
+        return {"path": self.path, "frames": self._frames, "bytes": self._good, "pending": pending,
+                "lost": self._lost, "errors": self._errors}
 
     def close(self, timeout: float = 5.0) -> bool:
         """Write what waits and close the file: whether that was done in ``timeout`` seconds. What
         is recorded later is only counted as lost. Threads: any, any number of times."""
-        with self._work:
-            if not self._closing:
-                self._closing = True
-                for stream, loss in self._losses.items():
-                    self._queue.append(loss.entry(stream))
-                self._losses.clear()
-                if self._thread is None and not (self._queue and self._start()):
-                    self._file.close()
-            self._work.notify()
-            thread = self._thread
+        thread = self._end()
         if thread is not None:
             thread.join(timeout)
             if thread.is_alive():
@@ -201,10 +196,22 @@ class Recorder:
         atexit.unregister(self._at_exit)
         return True
 
+    @under_lock
+    def _end(self) -> threading.Thread | None:
+        """Take nothing more. The writer, if there is one, which writes the rest."""
+        if not self._closing:
+            losses, self._losses = self._losses, {}
+            self._queue.extend(loss.entry(stream) for stream, loss in losses.items())
+            if self._thread is None and not (self._queue and self._start()):
+                self._file.close()
+            self._closing = True        # last: whoever was interrupted here may call close() again
+        self._work.notify()
+        return self._thread
+
     # -- the network threads' side
 
     def _put(self, entry: _Entry) -> None:
-        with self._work:
+        with self.lock:
             if self._closing or self._pending + entry.size > self._limit:
                 self._lose(entry)
                 return
@@ -295,9 +302,9 @@ class Recorder:
             written, lost = sum(len(entry.messages) for entry in entries if entry.kind == "recv"), 0
             failure = ""
         with self._work:
-            self._pending -= sum(entry.size for entry in entries if entry.kind != "gap")
             self._frames += written
             self._lost += lost
+            self._pending -= sum(entry.size for entry in entries if entry.kind != "gap")
             if failure:
                 self._errors += 1
                 self._complain(failure)

@@ -5,10 +5,13 @@ import gzip
 import itertools
 import json
 import logging
+import random
+import signal
 import sys
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from streams.transports import Target, open_transport
 from streams.transports.replay import Playback, ReplayTransport
 
 from .raw_peer import PATIENCE, beside
+from .tools import at_every_step
 
 LIMIT = 20.0  # seconds until a test that waits has failed
 RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings"
@@ -321,6 +325,41 @@ class TestDisk:
         recorder.received("s", [b"bytes"], NS)
         assert recorder.close()
         assert frames(path) == [b"bytes"]
+
+
+class TestSignals:
+    def test_a_handler_may_stop_streams_that_has_interrupted_the_status(self, tmp_path):
+        """It waits for their threads, and those record that they are closed."""
+        stopped = []
+        with Recorder(tmp_path / "x.jsonl") as recorder, ThreadPoolExecutor(1) as threads:
+            def stop():
+                closing = threads.submit(recorder.closed, "s", "stop()")
+                stopped.append(all(stopped) and not wait([closing], 5).not_done)
+
+            at_every_step(recorder.status, stop)
+        assert stopped and all(stopped)
+        assert sum(record.kind == "close" for record in read_recording(recorder.path)) == len(stopped)
+
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+    def test_ctrl_c_leaves_nothing_locked(self, tmp_path):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        recorder = Recorder(tmp_path / "x.jsonl")
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            for count in range(1, 201):
+                with pytest.raises(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 5e-4))
+                    while True:
+                        recorder.close()
+                late = threading.Thread(target=recorder.closed, args=("s", "late"), daemon=True)
+                late.start()
+                late.join(PATIENCE)
+                assert not late.is_alive() and recorder.status()["lost"] == count
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 class TestMistakes:
