@@ -31,6 +31,7 @@ import msgspec
 from .compression import compressor
 from .credentials import public_url
 from .errors import ConfigurationError
+from .forking import tell_after_fork
 from .locks import under_lock
 from .playback import Record, read_recording
 
@@ -94,7 +95,8 @@ class Recorder:
 
     The network threads only append to a bounded queue; a thread of its own encodes, compresses and
     writes. When the disk is too slow, or fails, frames are lost, counted, and marked in the file by
-    a ``gap``; the streams go on. Also a context manager.
+    a ``gap``; the streams go on. Also a context manager. In a forked child it is closed: the file is the
+    parent's.
 
     Args:
         path: A new file. ``strftime`` fields in its name are filled in: ``feed-%Y%m%d-%H%M%S.jsonl.gz``.
@@ -128,6 +130,16 @@ class Recorder:
         self._good = 0  # length of the file up to the last complete unit
         self._file = self._begin()
         atexit.register(self._at_exit)
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. The file, and what waits to be written, is the parent's."""
+        self.lock = threading.RLock()
+        self._work = threading.Condition(self.lock)
+        self._queue, self._pending = [], 0
+        self._losses, self._closing, self._thread = {}, True, None
+        self._file.close()
+        atexit.unregister(self._at_exit)
 
     def __enter__(self) -> Recorder:
         return self

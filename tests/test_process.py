@@ -22,6 +22,7 @@ import pytest
 from streams import StreamManager
 from streams.backoff import Backoff
 from streams.exchanges import Binance
+from streams.record import Recorder, read_recording
 from streams.sim import BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
 
@@ -468,6 +469,24 @@ def test_a_forked_child_reads_what_has_ended(sim: BinanceSim) -> None:
     finally:
         ended.set()
         thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_leaves_the_file_of_a_recorder_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with Recorder(path, max_pending=1 << 20) as recorder:
+        recorder.received("s", [b"of the parent"], 1)
+        recorder.received("s", [b"x" * (2 << 20)], 1)       # too much: that will be written as a gap
+
+        def child() -> None:
+            recorder.received("s", [b"of the child"], 1)
+            recorder.opened("s", "wss://venue/ws")
+            assert recorder.close() and recorder.status()["lost"] == 1 + 2
+
+        with held_elsewhere(recorder._work):
+            in_child(child)
+    assert [(record.kind, record.data) for record in read_recording(path)][1:] == [
+        ("recv", b"of the parent"), ("gap", b"")]
 
 
 # -- nothing piles up -------------------------------------------------------------------------------------
