@@ -4,8 +4,9 @@ The venue gives the transport two functions, through ``Venue.transport_options()
 
  * ``poll() -> Ask | None``: the request to make next, from what is subscribed and the cursor so far;
    None while there is nothing to ask for.
- * ``polled(status, headers, body) -> Sequence[bytes]``: an answer of status 2xx that is not empty. The
-   venue keeps the cursor that is in it, and gives back the messages that ``receive`` shall get.
+ * ``polled(status, headers, body) -> (messages, new)``: an answer of status 2xx that is not empty. The
+   venue keeps the cursor that is in it, and gives back the messages (bytes) that ``receive`` shall get, and
+   whether anything new is in them: only then the next request is made at once.
 
 and, where it wants others than the defaults, ``hold``: seconds that the server may hold a request, and
 ``interval``: seconds from one request to the next when nothing new comes of them.

@@ -46,7 +46,8 @@ class LongPollTransport(Transport):
         super().__init__(target, receiver)
         options = _checked(target)
         self._poll: Callable[[], Ask | None] = options["poll"]
-        self._polled: Callable[[int, Mapping[str, str], bytes], Sequence[bytes]] = options["polled"]
+        self._polled: Callable[[int, Mapping[str, str], bytes], tuple[Sequence[bytes], bool]] = (
+            options["polled"])
         self._hold = float(options.get("hold", 30.0))
         self._interval = float(options.get("interval", 1.0))
         self._session = AbortableSession(
@@ -140,7 +141,9 @@ class LongPollTransport(Transport):
             return
         finally:
             self._asked = None
-        self._take(ask, answer, now)
+        if not self._take(answer):
+            # However the questions differ: a cursor may move, as a clock does, with nothing behind it.
+            self._not_before = max(self._not_before, now + self._interval)
 
     def _idle(self) -> float:
         """While a request is held: what is due, unless that makes another one the right one."""
@@ -161,7 +164,7 @@ class LongPollTransport(Transport):
             return
         if answer.status not in _LATER:
             self._errands.popleft()
-        self._take(errand, answer, now)
+        self._take(answer)
 
     def _idle_on_errand(self) -> float:
         pause = self._look_around()
@@ -185,8 +188,9 @@ class LongPollTransport(Transport):
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def _take(self, ask: Ask, answer: Answer, asked: float) -> None:
-        """What an answer means; ``asked``: when it was asked for."""
+    def _take(self, answer: Answer) -> bool:
+        """What an answer means; whether it has brought anything new."""
+        new = False
         status = answer.status
         if status in _LATER and answer.retry_after is not None and answer.retry_after <= _PATIENCE:
             # At once is too soon: it would say the same, as fast as it can.
@@ -194,21 +198,15 @@ class LongPollTransport(Transport):
             self._tell(self.receiver.alive)
         elif status in _NOTHING_NEW or (200 <= status < 300 and not answer.body):
             self._tell(self.receiver.alive)
-            self._pace(ask, asked)
         elif 200 <= status < 300:
-            messages = self._tell(self._polled, status, answer.headers, answer.body)
+            messages, new = self._tell(self._polled, status, answer.headers, answer.body)
             if messages:
                 self._tell(self.receiver.received, messages)
             else:
                 self._tell(self.receiver.alive)
-            self._pace(ask, asked)
         else:
             raise ConnectFailed(f"HTTP {status}{_said(answer)}", status, answer.retry_after)
-
-    def _pace(self, ask: Ask, asked: float) -> None:
-        """A server that answers the same question again and again, at once, is not asked as fast."""
-        if self._tell(self._poll) == ask:
-            self._not_before = asked + self._interval
+        return new
 
     def _tell(self, method: Callable[..., Any], *args: Any) -> Any:
         try:

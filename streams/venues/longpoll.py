@@ -178,16 +178,18 @@ class _LongPollVenue(Venue):
         headers = (("If-None-Match", cursor),) if self._cursor_place == _ETAG and cursor else ()
         return Ask(self._path, params, headers)
 
-    def polled(self, status: int, headers: Mapping[str, str], body: bytes) -> Sequence[bytes]:
-        """See :mod:`streams.polling`."""
+    def polled(self, status: int, headers: Mapping[str, str], body: bytes) -> tuple[Sequence[bytes], bool]:
+        """See :mod:`streams.polling`. Records are new if the cursor has moved, too."""
         try:
             self._parsed = body, self._parse(body)
         except ValueError:
-            return (body,)                  # receive() says what is wrong with it; the cursor stays
-        cursor = self._find_cursor(headers, self._parsed[1])
+            return (body,), False           # receive() says what is wrong with it; the cursor stays
+        root = self._parsed[1]
+        cursor, before = self._find_cursor(headers, root), self.cursor
         if cursor:
             self.cursor = cursor
-        return (body,)
+        found = (self._reader.records(root, element.path) for element in self._elements)
+        return (body,), self.cursor != before and any(True for records in found for _ in records)
 
     def receive(self, raw: bytes, now: int) -> Iterable[Item]:
         """See Venue."""

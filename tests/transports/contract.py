@@ -297,9 +297,9 @@ class LongPollHarness(Harness):
         """See Harness."""
         seen = [0]
 
-        def polled(status: int, headers: Any, body: bytes) -> list[bytes]:
+        def polled(status: int, headers: Any, body: bytes) -> tuple[list[bytes], bool]:
             seen[0] += 1
-            return body.split(b"\n")[:-1]
+            return body.split(b"\n")[:-1], True
 
         return {"poll": lambda: Ask(params=(("after", str(seen[0])),)), "polled": polled}
 

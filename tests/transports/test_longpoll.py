@@ -32,7 +32,7 @@ class Cursor:
     def polled(self, status, headers, body):
         self.statuses.append(status)
         self.after = headers.get("X-Next", self.after)
-        return [part for part in body.split(b"|") if part]
+        return [part for part in body.split(b"|") if part], "X-New" in headers
 
 
 class PollTalk(Talk):
@@ -63,7 +63,7 @@ def test_answers_are_messages_and_the_cursor_goes_on(peer):
         head = wire.head()
         assert head.startswith("GET /feed?after=0 HTTP/1.1\r\n") and "X-Key: k\r\n" in head
         talk.listener.wait("opened")
-        wire.answer(b"one|two", X_Next="2")
+        wire.answer(b"one|two", X_Next="2", X_New="yes")
         assert asked(wire) == "GET /feed?after=2 HTTP/1.1"      # the same connection
         wire.answer(b"", "204 No Content")
         assert asked(wire) == "GET /feed?after=2 HTTP/1.1"
@@ -135,16 +135,18 @@ def test_ticks_are_called_while_a_request_is_held(peer):
         talk.listener.wait("message")
 
 
-def test_a_server_that_answers_the_same_at_once_is_not_hammered(peer):
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_server_that_says_nothing_new_at_once_is_not_hammered(peer, moves):
+    """Whether its cursor moves or not."""
     with PollTalk(peer.url, interval=0.2) as talk:
         wire = peer.accept()
         start = time.monotonic()
         for number in range(4):
             asked(wire)
-            wire.answer(b"same" if number % 2 else b"")
+            wire.answer(b"same" if number % 2 else b"", **{"X_Next": str(number)} if moves else {})
         asked(wire)
         assert time.monotonic() - start > 0.75
-        wire.answer(b"new", X_Next="1")
+        wire.answer(b"new", X_Next="7", X_New="yes")
         start = time.monotonic()
         asked(wire)
         assert time.monotonic() - start < 0.15
@@ -345,7 +347,7 @@ def test_abort_under_a_flood(peer):
                 while True:
                     wire.head()
                     number += 1
-                    wire.answer(b"x" * 1000, X_Next=str(number))
+                    wire.answer(b"x" * 1000, X_Next=str(number), X_New="yes")
             except (OSError, AssertionError):
                 return number
 

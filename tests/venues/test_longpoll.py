@@ -34,7 +34,7 @@ def with_routes(venue, *wanted):
 
 def answered(venue, body, **headers):
     """What the transport does with an answer."""
-    return [item for message in venue.polled(200, headers, body) for item in venue.receive(message, NOW)]
+    return [item for message in venue.polled(200, headers, body)[0] for item in venue.receive(message, NOW)]
 
 
 # -- what is asked -----------------------------------------------------------------------------------
@@ -110,6 +110,26 @@ def test_an_answer_without_news_is_no_data(venue, body):
     made = venue()
     with_routes(made, (BTC, "trades"))
     assert [event for _, event in answered(made, body)] == [Alive()] and made.cursor == "8"
+
+
+def test_what_is_new():
+    """Only then is the next request made at once."""
+    venue = LongPollJsonVenue(cursor="next")
+    with_routes(venue, (BTC, "trades"))
+
+    def new(body):
+        messages, new = venue.polled(200, {}, body)
+        assert messages == (body,)
+        return new
+
+    assert new(b'{"next":1,"trade":[{"price":1}]}')
+    assert not new(b'{"next":2,"trade":[]}') and not new(b'{"next":3}')     # the cursor of a clock
+    assert not new(b'{"next":3,"trade":[{"price":1}]}')                     # the same once more
+    assert not new(b"{") and venue.cursor == "3"
+    assert new(b'{"next":4,"trade":{"price":1}}')
+    venue = LongPollXmlVenue(cursor=None)
+    with_routes(venue, (BTC, "trades"))
+    assert not venue.polled(200, {}, b'<feed><trade price="1"/></feed>')[1], "nothing says so"
 
 
 # -- what is said ------------------------------------------------------------------------------------
