@@ -275,7 +275,8 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, **options)
         self.poolmanager.pool_classes_by_scheme = {
-            "http": partial(_Pool, self._session), "https": partial(_TlsPool, self._session),
+            "http": partial(_pool, HTTPConnectionPool, _Connection, self._session),
+            "https": partial(_pool, HTTPSConnectionPool, _TlsConnection, self._session),
         }
 
     def connect(self, url: str) -> None:
@@ -300,47 +301,33 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return super().send(request, stream, timeout or self._session.timeout)
 
 
-class _Pool(HTTPConnectionPool):
-    def __init__(
-        self, session: AbortableSession, host: str, port: int | None = None, **options: Any,
-    ) -> None:
-        super().__init__(host, port, **options)
-        self.ConnectionCls = partial(_Connection, session)  # type: ignore[assignment]
-
-
-class _TlsPool(HTTPSConnectionPool):
-    def __init__(
-        self, session: AbortableSession, host: str, port: int | None = None, **options: Any,
-    ) -> None:
-        super().__init__(host, port, **options)
-        self.ConnectionCls = partial(_TlsConnection, session)  # type: ignore[assignment]
+def _pool(kind: Any, connection: Any, session: AbortableSession, *args: Any, **options: Any) -> Any:
+    pool = kind(*args, **options)
+    pool.ConnectionCls = partial(connection, session)
+    return pool
 
 
 class _Connection(HTTPConnection):
+    _tls = False
+
     def __init__(self, session: AbortableSession, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._session = session
 
     def connect(self) -> None:
-        self.sock: Any = _Wire(self._session, self.host, self.port, self.timeout, tls=False)
+        self.sock: Any = _Wire(self._session, self.host, self.port, self.timeout, self._tls)
 
     @property
     def is_connected(self) -> bool:
         return self.sock is not None and self.sock.quiet()
 
 
-class _TlsConnection(HTTPSConnection):
-    def __init__(self, session: AbortableSession, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._session = session
+class _TlsConnection(_Connection, HTTPSConnection):
+    _tls = True
 
     def connect(self) -> None:
-        self.sock: Any = _Wire(self._session, self.host, self.port, self.timeout, tls=True)
+        super().connect()
         self.is_verified = True  # as far as the user wants it: urllib3 would warn at every request
-
-    @property
-    def is_connected(self) -> bool:
-        return self.sock is not None and self.sock.quiet()
 
 
 class _Wire:
@@ -350,23 +337,27 @@ class _Wire:
     its connection is read after ``http.client`` has closed the connection.
     """
 
-    def __init__(
-        self, session: AbortableSession, host: str, port: int, timeout: float | None, tls: bool,
-    ) -> None:
+    def __init__(self, session: AbortableSession, host: str, port: int, timeout: float | None,
+                 tls: bool) -> None:
         self._session = session
         self._line = Line()
         self._left = b""
         self._users = 1
         self._timeout = timeout
-        limit = session.timeout[0] if timeout is None else timeout
         session.add(self._line)
         try:
-            self._line.open(host, port, limit, session.through)
+            self._line.open(host, port, self._at_most(session.timeout[0]), session.through)
             if tls:
-                self._line.start_tls(_codec(session.sslopt, host), limit)
+                self._line.start_tls(_codec(session.sslopt, host), self._at_most(session.timeout[0]))
         except BaseException:
             self._release()
             raise
+
+    def _at_most(self, default: float) -> float:
+        """Seconds for the next step: its time-out, or what the call under way has left."""
+        seconds = default if self._timeout is None else self._timeout
+        call = self._session.call()
+        return seconds if call is None else max(0.0, min(seconds, call.deadline - time.monotonic()))
 
     def settimeout(self, timeout: float | None) -> None:
         self._timeout = timeout
@@ -383,7 +374,7 @@ class _Wire:
 
     def sendall(self, data: bytes) -> None:
         try:
-            self._line.send(bytes(data), self._session.timeout[1] if self._timeout is None else self._timeout)
+            self._line.send(bytes(data), self._at_most(self._session.timeout[1]))
         except ConnectionLost as error:
             # http.client expects it: an early answer (413, 429) may be there to be read all the same.
             raise BrokenPipeError(32, str(error)) from None
@@ -401,10 +392,8 @@ class _Wire:
 
     def _receive(self) -> bytes:
         line, call = self._line, self._session.call()
-        until = time.monotonic() + (_FOREVER if self._timeout is None else self._timeout)
+        until = time.monotonic() + self._at_most(_FOREVER)
         idle = call.idle if call is not None else None
-        if call is not None:
-            until = min(until, call.deadline)
         while True:
             line.attention = False
             pause = _FOREVER if idle is None else idle()

@@ -178,6 +178,22 @@ def test_the_deadline_holds_however_slowly_bytes_drip(peer, session, start):
         asked.result(PATIENCE)
 
 
+def test_the_deadline_holds_on_the_way_to_the_answer(session):
+    """Connecting, TLS, sending: whatever a time-out allows each of them."""
+    def late(url, **options):
+        start = time.monotonic()
+        with pytest.raises((ConnectFailed, ConnectionLost)):
+            session.fetch("POST", url, deadline=0.3, **options)
+        assert 0.29 < time.monotonic() - start < 2.0
+
+    with RawPeer() as peer:
+        late(peer.url.replace("http", "https"))
+        late(peer.url, data=b"x" * 50_000_000)
+    with RawPeer(backlog=0) as peer:
+        peer.fill_backlog()
+        late(peer.url)
+
+
 def test_silence_ends_with_the_read_time_out(peer, session):
     asked = beside(session.fetch, "GET", peer.url, timeout=(5.0, 0.2), deadline=60.0)
     wire = peer.accept()
