@@ -5,9 +5,7 @@ nothing ends that from outside but its read time-out, which a slow peer extends 
 Here its connections are :class:`~streams.transports.sockets.Line` objects, which never block: so
 :meth:`AbortableSession.abort` ends every request at once in whatever state it is, a request has one
 deadline as a whole, and a held request (a long poll) can do other work while it waits. Proxies and
-TLS are those of the other transports, too.
-
-This is the only module that imports ``requests``.
+TLS are those of the other transports, too. This is the only module that imports ``requests``.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from .transports.retry import length_of, retry_after_of
 from .transports.sockets import Line
 from .transports.tls import TlsCodec, check_sslopt, tls_context
 
-__all__ = ["AbortableSession", "Answer", "AnswerTooLong"]
+__all__ = ["AbortableSession", "Answer", "AnswerTooLong", "prepared"]
 
 _CHUNK = 16384  # of a body as it comes; unpacked it may be a thousand times that
 _FOREVER = 1e9
@@ -228,6 +226,11 @@ class _Call:
 
     deadline: float
     idle: Callable[[], float] | None
+
+
+def prepared(url: str) -> str:
+    """What ``requests`` makes of a URL: elsewhere some are read differently. ValueError: it is none."""
+    return requests.Request("GET", url).prepare().url or ""
 
 
 def _body(response: requests.Response, limit: int) -> bytes:

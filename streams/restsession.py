@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from .credentials import public_url
 from .errors import TransportError
-from .http import AbortableSession
+from .http import AbortableSession, prepared
 from .transports.retry import retry_after_of
 
 __all__ = ["ExchangeSession"]
@@ -101,9 +101,9 @@ class ExchangeSession(AbortableSession):
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port. A URL that is none has none of them, and requests will say so."""
+    """Scheme, host and port that a URL leads to. One that is none has none, and requests will say so."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(prepared(url))
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         return "", None, None

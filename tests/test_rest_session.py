@@ -117,10 +117,11 @@ def test_the_key_goes_to_its_origin_only(scripted: Callable[..., Any], stack: St
     session.get(other.rest_url + "/v2/account")
     session.get(f"//{other.address}/v2/account")
     session.get(f"http://127.0.0.1@localhost:{other.port}/")
+    session.get(f"{other.rest_url}\\@{server.address}/")                         # not the host for everyone
     session.get(server.rest_url.replace("127.0.0.1", "localhost") + "/")        # another host, who knows
     assert server.requests[0].headers["apca-api-secret-key"] == "SECRET"
     foreign = [*other.requests, server.requests[1]]
-    assert len(foreign) == 4
+    assert len(foreign) == 5
     for request in foreign:
         assert "apca-api-key-id" not in request.headers and "SECRET" not in str(request.headers)
     session.get(server.rest_url.upper().replace("HTTP", "http") + "/again")         # the same place
