@@ -116,7 +116,7 @@ class Rest:
             if self._session is None or self._session.aborted:      # its user has closed the last one
                 from .restsession import ExchangeSession
                 self._session = ExchangeSession(
-                    self.base_url, self._headers, lambda: self.turn(1), self.hold_off,
+                    self.base_url, self._headers, lambda deadline: self.turn(1, deadline), self.hold_off,
                     proxy=self._proxy, sslopt=self._sslopt)
             return self._session
 

@@ -5,6 +5,7 @@ Imported when first asked for: it needs ``requests``, which takes longer to impo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -30,9 +31,10 @@ class ExchangeSession(AbortableSession):
     besides,
 
      * a URL may be a path: it is asked of the exchange;
-     * a call to the exchange carries the credentials, and waits for room in the venue's limit;
+     * a call to the exchange carries the credentials, and waits for room in the venue's limit, but no
+       longer than its time-out: it raises ``TransportError`` then;
      * calls that may be repeated are, up to three times in all, after a broken connection, a 5xx or a
-       429 (whose Retry-After is obeyed);
+       429 (whose Retry-After is obeyed, unless it is longer than the time-out);
      * every call has time-outs, and ends when the manager stops.
 
     Credentials go to the exchange only, whatever other addresses the session is used for, or sent to by
@@ -41,14 +43,15 @@ class ExchangeSession(AbortableSession):
     Args:
         base_url: Scheme, host, port of the exchange.
         headers: Credentials.
-        turn: Called for each call to the exchange: waits for room in the limit, and holds it meanwhile.
+        turn: Called for each call to the exchange: waits for room in the limit until a deadline (monotonic
+            seconds), and holds it meanwhile.
         hold_off: Told how many seconds the exchange wants to hear nothing from us.
         options: As for :class:`AbortableSession`.
     """
 
     def __init__(self, base_url: str, headers: Mapping[str, str],
-                 turn: Callable[[], AbstractContextManager[None]], hold_off: Callable[[float], None],
-                 **options: Any) -> None:
+                 turn: Callable[[float], AbstractContextManager[None]],
+                 hold_off: Callable[[float], None], **options: Any) -> None:
         super().__init__(**options)
         self._base = base_url
         self._origin = _origin(base_url)
@@ -62,29 +65,30 @@ class ExchangeSession(AbortableSession):
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """See ``requests.Session.request``."""
         url = urljoin(self._base + "/", url)
-        kwargs.setdefault("timeout", self.timeout)
+        patience = self._patience(kwargs.setdefault("timeout", self.timeout))
         ours = _origin(url) == self._origin
         if ours:
             kwargs["headers"] = {**self._credentials, **(kwargs.get("headers") or {})}
         attempts = ATTEMPTS if method.upper() in _REPEATABLE else 1
         for attempt in range(1, attempts + 1):
-            try:
-                with self._turn() if ours else nullcontext():
+            pause = PAUSE * 2.0 ** (attempt - 1)
+            with self._turn(time.monotonic() + patience) if ours else nullcontext():
+                try:
                     response = super().request(method, url, *args, **kwargs)
-            except (OSError, TransportError) as error:
-                if attempt == attempts or self.aborted or isinstance(error, ValueError):
-                    raise               # a ValueError: no URL that can be asked
-                pause = PAUSE * 2.0 ** (attempt - 1)
-            else:
+                except (OSError, TransportError) as error:
+                    if attempt == attempts or self.aborted or isinstance(error, ValueError):
+                        raise           # a ValueError: no URL that can be asked
+                    response = None
+            if response is not None:
                 asked = retry_after_of(
                     response.headers.get("Retry-After", ""), response.headers.get("Date", ""))
-                pause = asked or PAUSE * 2.0 ** (attempt - 1)
                 if asked and ours and response.status_code in (418, 429):
                     self._hold_off(asked)
                 if (response.status_code not in _PASSING or attempt == attempts
-                        or pause > LONGEST_RETRY_AFTER):
+                        or (asked or 0.0) > min(LONGEST_RETRY_AFTER, patience)):
                     return response
                 response.close()
+                pause = asked or pause
             self._sleep(pause)
         raise AssertionError("unreachable")  # pragma: no cover
 
@@ -94,6 +98,11 @@ class ExchangeSession(AbortableSession):
         if _origin(prepared_request.url) != self._origin:
             for name in self._credentials:
                 prepared_request.headers.pop(name, None)
+
+    def _patience(self, timeout: Any) -> float:
+        """Seconds that a call may wait for its turn: what its time-outs come to."""
+        parts = zip(timeout if isinstance(timeout, tuple) else (timeout,), self.timeout)
+        return sum(given if isinstance(given, int | float) else usual for given, usual in parts)
 
     def _sleep(self, seconds: float) -> None:
         """Wait, but not once the session is aborted."""

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from streams import StreamManager
-from streams.errors import ConfigurationError, StopTimeout, StreamsError
+from streams.errors import ConfigurationError, StopTimeout, StreamsError, TransportError
 from streams.events import Trade
 from streams.sim import BinanceSim, Fault
 from streams.sim.alpaca import AlpacaSim
@@ -202,6 +202,16 @@ def test_retry_after_is_obeyed_by_all(scripted: Callable[..., Any]) -> None:
     first.join(5)
     assert len(done) == 3 and len(server.requests) == 4
     assert all(when - server.times[0] >= 0.95 for when in server.times[1:])
+
+
+def test_nobody_waits_for_a_retry_after_longer_than_its_time_out(scripted: Callable[..., Any]) -> None:
+    server, session = scripted(status(429, Retry_After="20"))
+    begun = time.monotonic()
+    assert session.get("/x", timeout=1).status_code == 429
+    for timeout in (1, (0.5, 0.5)):
+        with pytest.raises(TransportError, match=r"alpaca: .+ leaves no room for (20|1\d)\.\d s"):
+            session.get("/x", timeout=timeout)
+    assert time.monotonic() - begun < 5 and len(server.requests) == 1
 
 
 def _rest(session: Any) -> Any:
