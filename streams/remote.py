@@ -251,9 +251,9 @@ class RemoteStore(Store):
 
     def _take(self, batch: Batch) -> None:
         line = self._line(batch.line, batch.number)
-        line.heard = time.monotonic()
         if batch.number <= line.number:
-            return      # sent twice, or found in the log before
+            return      # sent twice, or found in the log before: no sign of life
+        line.heard = time.monotonic()
         if batch.number > line.number + 1:
             self._catch_up(line, batch.number)
         with self._writer.lock:

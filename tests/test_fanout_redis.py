@@ -346,6 +346,20 @@ def test_a_silent_line_is_stale_until_it_speaks(redis_server, hand, follow):
     wait_until(lambda: book_of(remote)["status"] == "live", PATIENCE)
 
 
+def test_a_line_that_only_says_the_same_again_is_silent(redis_server, hand, follow):
+    remote = follow(redis_server, stale_after=0.3)
+    line = hand()
+    line.say(whole(1))
+
+    def says_it_again():
+        line.number -= 1
+        line.say(whole(1), logged=False)
+        return remote.orderbooks and book_of(remote)["status"] == "stale"
+
+    wait_until(lambda: remote.orderbooks and book_of(remote)["status"] == "live", PATIENCE)
+    wait_until(says_it_again, PATIENCE)
+
+
 def test_batches_that_did_not_arrive_are_found_in_the_log(redis_server, hand, follow):
     remote = follow(redis_server)
     line = hand()
