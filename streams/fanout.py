@@ -30,7 +30,7 @@ from .events import (
 __all__ = ["Batch", "Change", "Group", "Happened", "Item", "Kept", "Keys", "Marked", "Whole", "decode_batch",
            "decode_kept", "encode"]
 
-VERSION = 1
+VERSION = 2
 
 AnyEvent = Union[Trade, TradeCorrection, Quote, Ticker, Bar, MarketStatus, PriceBand, Imbalance, Value, News]
 Levels = list[tuple[Number, Number]]
@@ -47,14 +47,15 @@ class Change(msgspec.Struct, array_like=True, tag=0):
 
 
 class Whole(msgspec.Struct, array_like=True, tag=1):
-    """A whole book. ``stamp``: when it was updated last, ns by the collector's clock; ``again``: nothing has
-    changed, it is only said once more."""
+    """A whole book. ``stamp``: when it was updated last, ns by the collector's clock; ``status``: as in
+    :class:`Marked`; ``again``: nothing has changed, it is only said once more."""
 
     last: int
     time: int
     stamp: int
     bids: Levels
     asks: Levels
+    status: str
     again: bool
 
 

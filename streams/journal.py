@@ -71,6 +71,7 @@ class Captured(NamedTuple):
     stamp: int
     bids: list[Any]
     asks: list[Any]
+    status: str
     again: bool
 
 
@@ -168,8 +169,12 @@ class Journal:
             if book.stamp != before:            # else it was held, dropped or refused
                 if len(notes) >= limit:
                     self._overflow()
-                append((outlet, _capture(book) if delta.__class__ is BookSnapshot else delta))
-                outlet.status = "live"          # which is what either means to a reader
+                if delta.__class__ is BookSnapshot:
+                    append((outlet, _capture(book)))
+                    outlet.status = book.status
+                else:
+                    append((outlet, delta))
+                    outlet.status = "live"      # which is what a change means to a reader
                 if bell.wanted:
                     bell.ring()
             if book.status != outlet.status:
@@ -208,8 +213,7 @@ class Journal:
         book = outlet.book
         assert book is not None
         self.note(outlet, _capture(book, again))
-        outlet.status = "live"
-        self.mark(outlet, book.status, outlet.reason)
+        outlet.status = book.status
 
     # -- the other thread's side ---------------------------------------------------------------------
 
@@ -314,4 +318,4 @@ def _capture(book: OrderBook, again: bool = False) -> Captured:
     """The levels of a book. The caller holds its lock."""
     return Captured(
         book.last, book.time, book.stamp or 0, [level for level in book.bids.levels.items() if level[1]],
-        [level for level in book.asks.levels.items() if level[1]], again)
+        [level for level in book.asks.levels.items() if level[1]], book.status, again)

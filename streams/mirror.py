@@ -42,10 +42,10 @@ class Mirror:
             return
         book.replace(whole.bids, whole.asks)
         book.last, book.time = whole.last, whole.time
-        self._linked, self._complete = whole.last, True
+        self._linked, self._complete = whole.last, whole.status in ("live", "stale")
         clock.tick()
         book.stamp = max(min(whole.stamp, clock.now), (book.stamp or 0) + 1)
-        self._say("live", "")
+        self._say(whole.status, "as its keeper says")
 
     def change(self, change: Change) -> bool:
         """Take a change. False when it does not follow the one before; one that comes while a whole

@@ -266,7 +266,7 @@ class Publisher(threading.Thread):
         count = total = 0
         for journal in self._tap.journals():
             for outlet, what in journal.take():
-                if what.__class__ is Marked:
+                if what.__class__ in (Marked, Captured):
                     outlet.closed = what.status == "closed"
                 token = self._token_of(outlet)
                 if token is None:
@@ -302,7 +302,7 @@ class Publisher(threading.Thread):
         time_ns = what.time * outlet.unit
         if kind is Captured:
             outlet.linked = what.last
-            return Whole(what.last, time_ns, what.stamp, what.bids, what.asks, what.again)
+            return Whole(what.last, time_ns, what.stamp, what.bids, what.asks, what.status, what.again)
         link, outlet.linked = outlet.linked, what.last
         return Change(link, what.last, time_ns, _plain(what.bids), _plain(what.asks))
 

@@ -193,7 +193,7 @@ class Replicas:
         book = OrderBook(
             group.exchange, group.symbol, self._writer.lock, time_unit=1, sequenced=group.sequenced,
             depth=group.depth or None)
-        mirror = Mirror(book, self._writer.clock, self._changed)
+        mirror = Mirror(book, self._writer.clock, _changed)
         _listen(mirror, line)
         return _Replica(group.token, line, mirror, None)
 
@@ -210,6 +210,7 @@ class Replicas:
                     self._misfit(mirror, item)
             elif kind is Whole:
                 mirror.whole(item)                  # type: ignore[arg-type]
+                self._store.orderbooks.setdefault(group.exchange, Table())[group.symbol] = mirror.book
             elif kind is Marked:
                 mirror.mark(item.status, item.reason)       # type: ignore[union-attr]
 
@@ -217,10 +218,9 @@ class Replicas:
         self.counts.gaps += 1
         mirror.lose("syncing", f"gap: a change of what was {item.link} does not follow {mirror.book.last}")
 
-    def _changed(self, book: OrderBook, status: str, reason: str) -> None:
-        if book.stamp is not None:
-            self._store.orderbooks.setdefault(book.exchange, Table())[book.symbol] = book
-        log.debug("%s %s: order book is %s (%s)", book.exchange, book.symbol, status, reason)
+
+def _changed(book: OrderBook, status: str, reason: str) -> None:
+    log.debug("%s %s: order book is %s (%s)", book.exchange, book.symbol, status, reason)
 
 
 def _listen(mirror: Mirror, line: Line) -> None:

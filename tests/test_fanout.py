@@ -31,7 +31,7 @@ NOWHERE = "redis://127.0.0.1:9"
 
 @pytest.mark.parametrize("item", [
     Change(1, 2, 3, [(1.5, 0.0)], []), Change(1, 2, 3, [(Decimal("1.50"), Decimal("0"))], []),
-    Whole(1, 2, 0, [(1.5, 2.0)], [(2.5, 1e-9)], True), Marked("stale", "why"),
+    Whole(1, 2, 0, [(1.5, 2.0)], [(2.5, 1e-9)], "live", True), Marked("stale", "why"),
     Happened(Trade(exchange="x", symbol="A", price=Decimal("0.10"), size=2.0, conditions=("a", "b"))),
     Happened(Quote(exchange="x", symbol="A", bid=None, bid_size=None, ask=1.0, ask_size=2.0)),
     Happened(Ticker(exchange="x", symbol="A", last=1.0, timestamp=2**62)),
@@ -76,7 +76,7 @@ def test_a_copy_follows():
     assert copy.book.status == "syncing"
     assert copy.mirror.change(Change(1, 2, 3, [(9.0, 1.0)], []))        # of no use before a whole book
     assert copy.book.stamp is None
-    copy.mirror.whole(Whole(5, 50, 0, [(1.0, 1.0), (2.0, 1.0)], [(3.0, 1.0)], False))
+    copy.mirror.whole(Whole(5, 50, 0, [(1.0, 1.0), (2.0, 1.0)], [(3.0, 1.0)], "live", False))
     assert copy.levels() == ([(2.0, 1.0), (1.0, 1.0)], [(3.0, 1.0)]) and copy.book.status == "live"
     assert copy.mirror.change(Change(5, 7, 70, [(2.0, 0.0)], [(3.0, 4.0)]))
     assert copy.levels() == ([(1.0, 1.0)], [(3.0, 4.0)])
@@ -87,14 +87,14 @@ def test_a_copy_follows():
 
 def test_a_repeated_book_changes_nothing_but_what_is_incomplete():
     copy = Copy()
-    copy.mirror.whole(Whole(5, 0, 0, [(1.0, 1.0)], [], True))
+    copy.mirror.whole(Whole(5, 0, 0, [(1.0, 1.0)], [], "live", True))
     stamp = copy.book.stamp
-    copy.mirror.whole(Whole(5, 0, 0, [(7.0, 1.0)], [], True))
+    copy.mirror.whole(Whole(5, 0, 0, [(7.0, 1.0)], [], "live", True))
     assert copy.book.stamp == stamp and copy.book["bids"] == [(1.0, 1.0)]
     copy.mirror.lose("syncing", "gap")
-    copy.mirror.whole(Whole(6, 0, 0, [(7.0, 1.0)], [], True))
+    copy.mirror.whole(Whole(6, 0, 0, [(7.0, 1.0)], [], "live", True))
     assert copy.book["bids"] == [(7.0, 1.0)] and copy.book.status == "live"
-    copy.mirror.whole(Whole(3, 0, 0, [(8.0, 1.0)], [], False))     # numbers may begin anew
+    copy.mirror.whole(Whole(3, 0, 0, [(8.0, 1.0)], [], "live", False))     # numbers may begin anew
     assert copy.book["bids"] == [(8.0, 1.0)] and copy.book["sequence"] == 3
 
 
@@ -102,7 +102,7 @@ def test_a_copy_is_what_its_keeper_says():
     copy = Copy()
     copy.mirror.mark("live", "")                # nothing is there yet
     assert copy.book.status == "syncing"
-    copy.mirror.whole(Whole(5, 0, 0, [], [], False))
+    copy.mirror.whole(Whole(5, 0, 0, [], [], "live", False))
     copy.mirror.mark("stale", "silent")
     assert copy.mirror.change(Change(5, 6, 0, [], [])) and copy.book.status == "live"
     copy.mirror.mark("stale", "disconnected")
@@ -110,14 +110,14 @@ def test_a_copy_is_what_its_keeper_says():
     assert copy.mirror.change(Change(6, 7, 0, [(1.0, 1.0)], [])) and copy.book.status == "syncing"
     copy.mirror.mark("live", "")                # not without a whole book
     assert copy.book.status == "syncing"
-    copy.mirror.whole(Whole(9, 0, 0, [], [], False))
+    copy.mirror.whole(Whole(9, 0, 0, [], [], "live", False))
     copy.mirror.mark("closed", "unsubscribed")
     assert copy.said == ["live", "stale", "live", "stale", "syncing", "live", "closed"]
 
 
 def test_silence_of_a_line_is_not_silence_of_a_book():
     copy = Copy()
-    copy.mirror.whole(Whole(5, 0, 0, [], [], False))
+    copy.mirror.whole(Whole(5, 0, 0, [], [], "live", False))
     copy.mirror.silent("line")
     assert copy.book.status == "stale"
     copy.mirror.heard()
@@ -176,6 +176,29 @@ def test_copies_equal_the_original_after_anything(seed, rule):
         for symbol, ids in theirs["trades"].items():
             assert ours["trades"][symbol][-len(ids):] == ids
     assert copies.replicas.counts.gaps == 0
+
+
+def test_a_whole_book_says_what_it_is_wherever_its_batch_ends(monkeypatch):
+    monkeypatch.setattr("streams.publisher.FULL", 1)
+    source = Source("A")
+    source.whole("A")
+    source.feed.mark("stale", "disconnected")
+    copies = Copies(source)
+    apply, seen = copies.replicas.apply, []
+
+    def watched(line, batch):
+        apply(line, batch)
+        seen.append(copies.replicas.books()[0]["status"])
+
+    monkeypatch.setattr(copies.replicas, "apply", watched)
+    for status, mark in (("stale", list), ("syncing", source.feed.connected),
+                         ("closed", lambda: source.feed.mark("closed", "stopped"))):
+        mark()
+        for journal in copies.publisher._tap.journals():
+            journal.repeat_all()
+        copies.pass_on()
+        assert set(seen) == {status}
+        seen.clear()
 
 
 def test_what_is_subscribed_later_and_not_any_more():
@@ -369,7 +392,7 @@ class Reader:
 
 
 def whole(last, price=1.0, again=False, stamp=0):
-    return Whole(last, 0, stamp, [(price, 1.0)], [], again)
+    return Whole(last, 0, stamp, [(price, 1.0)], [], "live", again)
 
 
 def test_the_higher_token_is_believed():

@@ -329,7 +329,7 @@ def hand(redis_server):
 
 
 def whole(last, price=1.0, again=False):
-    return Whole(last, 0, time.time_ns(), [(price, 1.0)], [], again)
+    return Whole(last, 0, time.time_ns(), [(price, 1.0)], [], "live", again)
 
 
 def book_of(remote):
