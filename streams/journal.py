@@ -83,7 +83,7 @@ class Outlet:
         book: Its order book, None for other channels.
         status: The last that was noted.
         inside: The route's apply is under way: what changes now is noted when it returns.
-        closed: For the one who passes it on: it has taken the note that the book is closed.
+        closed: For the one who passes it on: the last status that it has taken is ``closed``.
         linked: For the one who passes it on: sequence number of the last change or whole book.
         repeated: Likewise: when the whole book was noted last, in monotonic seconds.
     """
@@ -138,8 +138,7 @@ class Journal:
             book = None if keeper is None else keeper.book
             if outlet is None or outlet.book is not book:
                 outlet = self._outlets[route] = Outlet(self._alive(), route, book)
-                if book is not None and book.stamp is not None:
-                    self._repeat(outlet, again=False)
+                self._repeat(outlet, again=False)
         return self._of_events(outlet, apply) if book is None else self._of_book(outlet, book, apply)
 
     # The two functions below run for every message of every stream: no call that is not needed.
@@ -210,10 +209,12 @@ class Journal:
         self._overflown = True
 
     def _repeat(self, outlet: Outlet, again: bool) -> None:
+        """Note the whole book, if there is any. One that has ended says nothing more: another stream may have
+        the symbol by now."""
         book = outlet.book
-        assert book is not None
-        self.note(outlet, _capture(book, again))
-        outlet.status = book.status
+        if book is not None and book.stamp is not None and not outlet.closed:
+            self.note(outlet, _capture(book, again))
+            outlet.status = book.status
 
     # -- the other thread's side ---------------------------------------------------------------------
 
@@ -254,8 +255,7 @@ class Journal:
     def repeat(self, outlet: Outlet, again: bool = True) -> None:
         """Note the whole book, as it is now."""
         with self._lock:
-            if outlet.book is not None and outlet.book.stamp is not None:
-                self._repeat(outlet, again)
+            self._repeat(outlet, again)
 
     def repeat_all(self) -> None:
         """Drop the changes of books that are noted, and note all books as they are now instead."""
@@ -265,8 +265,7 @@ class Journal:
             self._notes.clear()
             self._notes.extend(others)
             for outlet in self._outlets.values():
-                if outlet.book is not None and outlet.book.stamp is not None:
-                    self._repeat(outlet, again=False)
+                self._repeat(outlet, again=False)
 
     def _alive(self) -> Feed:
         feed = self._feed()

@@ -280,6 +280,30 @@ def test_an_end_is_passed_on_whatever_is_lost():
 
 
 @pytest.mark.parametrize("lost", [False, True])
+def test_a_stream_that_has_ended_does_not_speak_for_its_successor(lost):
+    old, new = Source("A"), Source("A")
+    copies = Copies(old, repeat_every=1e-9)
+    old.whole("A")
+    old.feed.mark("closed", "stopped")
+    copies.pass_on()
+    assert copies.store.orderbooks["hand"]["A"]["status"] == "closed"
+    new.feed.handlers = old.handlers
+    new.follow()
+    new.whole("A", 7)
+    copies.pass_on()
+    for journal in copies.publisher._tap.journals()[:1]:
+        if lost:
+            journal.repeat_all()
+        journal.repeat(*journal.outlets()[:1])
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(new.store)["books"]
+    old.feed.connected()                # it may be started again
+    old.whole("A", 20)
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(old.store)["books"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
 def test_a_symbol_that_changes_hands_is_stale_and_may_come_back_at_once(lost):
     source = Source("A")
     source.unwant("A")
