@@ -283,34 +283,30 @@ class Tap:
     def __init__(self, limit: int) -> None:
         self.bell = Bell()
         self._limit = limit
-        self.forked()
-        self._by_feed: weakref.WeakKeyDictionary[Feed, Journal] = weakref.WeakKeyDictionary()
-        self._journals: list[Journal] = []
-
-    def forked(self) -> None:
-        """In a child nobody holds the lock."""
-        self._lock = threading.Lock()
+        # No lock: each step below is one of the dict's own. A signal handler may stop everything, and so
+        # come here, while the thread that it has interrupted is here.
+        self._journals: dict[weakref.ref[Feed], Journal] = {}
 
     def wrap(self, feed: Feed, route: Route, apply: Apply) -> Apply:
         """What notes everything that goes through ``apply``. Threads: the feed's."""
-        with self._lock:
-            journal = self._by_feed.get(feed)
-            if journal is None:
-                journal = self._by_feed[feed] = Journal(feed, self._limit, self.bell)
-                self._journals.append(journal)
+        key = weakref.ref(feed)
+        journal = self._journals.get(key)
+        if journal is None:
+            journal = self._journals[key] = Journal(feed, self._limit, self.bell)
         return journal.wrap(route, feed.keepers.get(route), apply)
 
     def changed(self, feed: Feed, route: Route, status: str, reason: str) -> None:
         """A book's status has changed. Threads: the feed's, holding its lock."""
-        journal = self._by_feed.get(feed)
+        journal = self._journals.get(weakref.ref(feed))
         if journal is not None:
             journal.changed(route, status, reason)
 
     def journals(self) -> list[Journal]:
         """All that may have something to take."""
-        with self._lock:
-            self._journals = [journal for journal in self._journals if not journal.over]
-            return list(self._journals)
+        for key, journal in list(self._journals.items()):
+            if journal.over:
+                self._journals.pop(key, None)
+        return list(self._journals.values())
 
 
 def _capture(book: OrderBook, again: bool = False) -> Captured:

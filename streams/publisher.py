@@ -127,7 +127,6 @@ class Publisher(threading.Thread):
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. It is the parent that publishes."""
         self._guard, self._hurry, self.connected = threading.Lock(), threading.Event(), False
-        self._tap.forked()
         self._tap.bell.forked()
 
     # -- control -------------------------------------------------------------------------------------

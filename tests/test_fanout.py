@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 import time
 from decimal import Decimal
 
@@ -366,6 +368,28 @@ def test_nothing_is_noted_once_nobody_listens():
     source.follow()
     source.whole("A")
     assert copies.publisher.status()["waiting"] == 0
+
+
+def test_a_status_may_be_interrupted_anywhere():
+    """By a signal handler, say, that stops the publisher."""
+    copies, late = Copies(Source("A")), []
+
+    def interrupt(frame, event, _):
+        if frame.f_code.co_filename.endswith("journal.py"):
+            other = threading.Thread(target=copies.publisher.status)
+            other.start()
+            other.join(2.0)             # for it can not be ended until this has gone on
+            late.append(other.is_alive())
+            return interrupt
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        copies.publisher.status()
+    finally:
+        sys.settrace(before)
+    assert len(late) > 3 and not any(late)
 
 
 def test_a_tap_costs_little():
