@@ -5,7 +5,8 @@ a book's status, is noted under the stream's own lock, at the moment when it hap
 in exactly the order of the store, and a whole book that is noted belongs exactly between its neighbours.
 The network thread only appends; the notes are taken by another thread.
 
-Memory is bounded: a journal that is full drops what it has, and begins anew with whole books.
+Memory is bounded: a journal that is full drops what it has. From then on, and while nobody can pass
+anything on, it notes no books; it begins anew with whole ones.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Journal:
     """The notes of one stream. Threads: written under the stream's lock; taken by one other thread.
 
     Attributes:
-        dropped: Notes that were lost for want of room.
+        dropped: Notes that were lost for want of room, or, of books, because nobody could pass them on.
     """
 
     def __init__(self, feed: Feed, limit: int, bell: Bell) -> None:
@@ -127,7 +128,7 @@ class Journal:
         self._bell = bell
         self._notes: deque[Note] = deque()
         self._outlets: dict[Route, Outlet] = {}
-        self._overflown = False
+        self._broken = False        # of books nothing is noted until all are noted whole
 
     # -- the stream's side, under its lock ---------------------------------------------------------
 
@@ -166,9 +167,9 @@ class Journal:
             finally:
                 outlet.inside = False
             if book.stamp != before:            # else it was held, dropped or refused
-                if len(notes) >= limit:
-                    self._overflow()
-                if delta.__class__ is BookSnapshot:
+                if self._broken or len(notes) >= limit:
+                    self._miss()
+                elif delta.__class__ is BookSnapshot:
                     append((outlet, _capture(book)))
                     outlet.status = book.status
                 else:
@@ -193,27 +194,33 @@ class Journal:
         """Note a status."""
         if status != outlet.status:
             outlet.status = status
-            self.note(outlet, Marked(status, reason))
+            if self._broken or len(self._notes) >= self._limit:
+                self._miss()
+            else:
+                self._note(outlet, Marked(status, reason))
 
-    def note(self, outlet: Outlet, what: Any) -> None:
-        """Note anything."""
-        if len(self._notes) >= self._limit:
-            self._overflow()
+    def _note(self, outlet: Outlet, what: Any) -> None:
         self._notes.append((outlet, what))
         if self._bell.wanted:
             self._bell.ring()
 
+    def _miss(self) -> None:
+        """Something of a book that is not noted."""
+        if not self._broken:
+            self._overflow()
+        self.dropped += 1
+
     def _overflow(self) -> None:
         self.dropped += len(self._notes)
         self._notes.clear()
-        self._overflown = True
+        self._broken = True
 
     def _repeat(self, outlet: Outlet, again: bool) -> None:
         """Note the whole book, if there is any. One that has ended says nothing more: another stream may have
         the symbol by now."""
         book = outlet.book
-        if book is not None and book.stamp is not None and not outlet.closed:
-            self.note(outlet, _capture(book, again))
+        if book is not None and book.stamp is not None and not (outlet.closed or self._broken):
+            self._note(outlet, _capture(book, again))
             outlet.status = book.status
 
     # -- the other thread's side ---------------------------------------------------------------------
@@ -221,21 +228,18 @@ class Journal:
     @property
     def over(self) -> bool:
         """The stream is gone, and everything has been taken."""
-        return self._feed() is None and not self._notes
+        return self._feed() is None and not (self._notes or self._broken)
 
     def take(self) -> Iterator[Note]:
         """What has been noted so far, oldest first."""
-        if self._overflown:
+        if self._broken:
             self.repeat_all()
         notes = self._notes
         try:
             for _ in range(len(notes)):
-                note = notes.popleft()
-                # If it has overflown meanwhile, this one may come after a hole; whole books come next time.
-                if not self._overflown or note[0].book is None:
-                    yield note
+                yield notes.popleft()
         except IndexError:
-            pass    # likewise
+            pass    # it has overflown meanwhile
 
     def outlets(self) -> list[Outlet]:
         """The routes that there are now, and those whose end has not been passed on yet."""
@@ -257,13 +261,20 @@ class Journal:
         with self._lock:
             self._repeat(outlet, again)
 
-    def repeat_all(self) -> None:
-        """Drop the changes of books that are noted, and note all books as they are now instead."""
+    def drop_books(self) -> None:
+        """Nobody can pass anything on: drop what is noted of books, and note no more of them. The next
+        :meth:`take` begins with whole ones."""
         with self._lock:
-            self._overflown = False
-            others = [(outlet, what) for outlet, what in self._notes if outlet.book is None]
+            self._broken = True
+            others = [note for note in self._notes if note[0].book is None]
+            self.dropped += len(self._notes) - len(others)
             self._notes.clear()
             self._notes.extend(others)
+
+    def repeat_all(self) -> None:
+        """Note all books as they are now."""
+        with self._lock:
+            self._broken = False
             for outlet in self._outlets.values():
                 self._repeat(outlet, again=False)
 

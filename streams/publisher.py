@@ -212,14 +212,14 @@ class Publisher(threading.Thread):
         level = logging.WARNING if self.connected or not self._counts["outages"] else logging.DEBUG
         self._counts["outages"] += 1
         self.last_error = f"{type(error).__name__}: {error}"
+        for journal in self._tap.journals():
+            journal.drop_books()        # readers may have missed anything: they are sent whole ones
         log.log(level, "%r: %s; trying again", self, self.last_error)
 
     def _publish(self) -> None:
         """From a connection to its end; returns when it was stopped."""
         self._greet()
         self._send(self._unsent)
-        for journal in self._tap.journals():
-            journal.repeat_all()        # readers may have missed anything
         self.connected = True
         self.last_error = None
         log.info("%r: publishing", self)

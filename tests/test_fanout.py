@@ -23,6 +23,8 @@ from streams.replicas import Line, Replicas
 from streams.store import Store, Writer
 
 from .fanout_tools import Source, image
+from .raw_peer import PATIENCE
+from .tools import wait_until
 
 pytest.importorskip("redis", reason="redis-py is not installed")
 NOWHERE = "redis://127.0.0.1:9"
@@ -247,6 +249,44 @@ def test_a_journal_that_is_full_begins_anew_with_whole_books():
     assert image(copies.store)["trades"]["B"][-1] == "999"
     # Counted to the unit: what was noted (two whole books, 2000 events) is taken or dropped.
     assert copies.publisher.status()["dropped"] >= 1800 and copies.replicas.counts.gaps == 0
+
+
+def test_without_a_connection_no_books_wait():
+    source = Source("A", "B")
+    publisher = Publisher(source.handlers, NOWHERE)
+    publisher.start()
+    try:
+        source.follow()
+        source.whole("A")
+        outages = publisher.status()["outages"]
+        wait_until(lambda: publisher.status()["outages"] > outages, PATIENCE)
+        for number in range(1000):
+            source.anything()
+        source.trade("A", 7)
+        notes = [what for journal in publisher._tap.journals() for _, what in journal._notes]
+        assert notes and {type(what) for what in notes} == {Trade}
+    finally:
+        assert publisher.stop()
+
+
+def test_after_an_outage_whole_books_come_and_all_trades():
+    source = Source("A")
+    copies = Copies(source)
+    source.whole("A")
+    copies.pass_on()
+    source.change("A")
+    source.trade("A", 1)
+    copies.publisher._outage(ConnectionError("gone"))
+    source.trade("A", 2)
+    source.change("A")
+    with source.feed.writer.lock:
+        source.feed.keepers[source.routes["A", "book"]].silent("silent")
+    assert copies.publisher.status()["waiting"] == 2
+    copies.pass_on()
+    source.change("A")
+    copies.pass_on()
+    assert image(copies.store) == image(source.store)
+    assert copies.publisher.status()["dropped"] == 3 and copies.replicas.counts.gaps == 0
 
 
 def test_what_follows_a_hole_is_not_passed_on_before_whole_books():
