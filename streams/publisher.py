@@ -247,6 +247,7 @@ class Publisher(threading.Thread):
             self._token = take_tokens(self._client, keys)
         redis.hset(keys.lines, line, str(self._token))
         redis.set(keys.alive(line), "1", ex=KEPT_FOR)
+        self._renewed_at = -RENEW       # the server may have forgotten how long the rest is kept
 
     def _say_goodbye(self) -> None:
         self._send([self._sealed([], ending=True)])
@@ -345,7 +346,8 @@ class Publisher(threading.Thread):
                 if batch.kept:
                     pipe.hset(books, mapping=batch.kept)
                 pipe.publish(live, batch.data)
-            if self._sent_at >= self._renewed_at + RENEW:
+            # What was only just made must not wait for the next renewal: who is killed never sees it.
+            if any(batch.kept for batch in batches) or self._sent_at >= self._renewed_at + RENEW:
                 self._renewed_at = self._sent_at
                 pipe.hset(keys.lines, line, str(self._token))
                 pipe.set(keys.alive(line), "1", ex=KEPT_FOR)

@@ -118,6 +118,28 @@ def test_whole_books_are_repeated(redis_server, publish, follow):
     wait_until(lambda: image(remote)["books"] == image(source.store)["books"], PATIENCE)
 
 
+def test_nothing_is_left_for_ever_whenever_a_publisher_is_killed(redis_server, publish, monkeypatch):
+    source = Source("A")
+    publisher = publish(source, redis_server)
+    keys = Keys("streams")
+    with redis_server.client() as client:
+        def ends(*names):
+            return [client.ttl(name) > 0 for name in names]
+
+        wait_until(lambda: publisher.status()["batches"] > 2, PATIENCE)      # it has renewed what there was
+        monkeypatch.setattr("streams.publisher.RENEW", 3600.0)
+        source.whole("A")
+        quiet(publisher)
+        assert ends(keys.books(publisher.line), keys.log(publisher.line)) == [True, True]
+        source.unwant("A")              # so that there is no whole book that would do it
+        quiet(publisher)
+        redis_server.stop()
+        wait_until(lambda: publisher.status()["outages"], PATIENCE)
+        redis_server.start()
+        wait_until(lambda: publisher.connected and client.exists(keys.log(publisher.line)), PATIENCE)
+        assert ends(keys.log(publisher.line)) == [True]
+
+
 @pytest.mark.parametrize("history, size", [(20, 1 << 30), (5000, 20_000)])
 def test_the_log_is_bounded_in_batches_and_in_bytes(redis_server, publish, monkeypatch, history, size):
     monkeypatch.setattr("streams.publisher.LOG_BYTES", size)
