@@ -31,7 +31,9 @@ __all__ = ["Publisher", "take_tokens"]
 
 log = logging.getLogger("streams.publisher")
 
-FULL = 2000             # items of one batch, at most (a whole book counts as one)
+FULL = 2000             # items of one batch, about: some 300 kB. A book's levels count, too:
+LEVELS = 10             # so many as one item
+TRIES = 3               # times that a batch is sent again to a server that answers, and does not take it
 PAUSE = 0.002           # seconds between two batches that are not full: what comes meanwhile shares one
 REPEAT_LOOK = 0.05      # seconds between two looks at which whole books are to be repeated ...
 REPEATED = 20           # ... and how many are, at most, so that they do not come all at once
@@ -109,7 +111,8 @@ class Publisher(threading.Thread):
         self._farewells: list[Group] = []
         self._token = 0
         self._number = 0
-        self._unsent: list[_Sealed] = []
+        self._unsent: _Sealed | None = None     # sent, and not answered
+        self._tries = 0                         # how often it was sent again
         self._log: deque[int] = deque()     # lengths of the batches that the log is to keep
         self._log_bytes = 0
         self._sent_at = 0.0
@@ -117,7 +120,7 @@ class Publisher(threading.Thread):
         self._renewed_at = -RENEW
         self.connected = False
         self.last_error: str | None = None
-        self._counts = {"batches": 0, "items": 0, "bytes": 0, "outages": 0}
+        self._counts = {"batches": 0, "items": 0, "bytes": 0, "outages": 0, "lost": 0}
         super().__init__(name="streams-publisher", daemon=True)
         tell_after_fork(self)
 
@@ -158,7 +161,8 @@ class Publisher(threading.Thread):
         return not self.is_alive()
 
     def status(self) -> dict[str, Any]:
-        """How it is, a copy: ``line connected last_error batches items bytes outages waiting dropped``."""
+        """How it is, a copy: ``line connected last_error batches items bytes outages lost waiting dropped``
+        (``lost``: batches that Redis does not take; ``dropped``: what was not put into any)."""
         journals = self._tap.journals()
         return {
             "line": self.line, "connected": self.connected, "last_error": self.last_error, **self._counts,
@@ -219,7 +223,7 @@ class Publisher(threading.Thread):
     def _publish(self) -> None:
         """From a connection to its end; returns when it was stopped."""
         self._greet()
-        self._send(self._unsent)
+        self._send_again()
         self.connected = True
         self.last_error = None
         log.info("%r: publishing", self)
@@ -250,7 +254,7 @@ class Publisher(threading.Thread):
         self._renewed_at = -RENEW       # the server may have forgotten how long the rest is kept
 
     def _say_goodbye(self) -> None:
-        self._send([self._sealed([], ending=True)])
+        self._send(self._sealed([], ending=True))
         self._client.redis.hdel(self._keys.lines, self.line)
         self._client.redis.delete(self._keys.alive(self.line), self._keys.books(self.line))
 
@@ -259,11 +263,10 @@ class Publisher(threading.Thread):
     def _flush(self) -> bool:
         """Send what has been noted; an empty batch when it is time for one. Whether there was much."""
         self._repeat_some()
-        batches = []
         with self._guard:
             groups, self._farewells = self._farewells, []
         open_groups: dict[Outlet, Group] = {}
-        count = total = 0
+        size, much = 0, False
         for journal in self._tap.journals():
             for outlet, what in journal.take():
                 if what.__class__ in (Marked, Captured):
@@ -275,18 +278,17 @@ class Publisher(threading.Thread):
                 if group is None or group.token != token:
                     group = open_groups[outlet] = _group(outlet, token, [])
                     groups.append(group)
-                group.items.append(self._item(outlet, what))
-                count += 1
-                if count >= FULL:
-                    batches.append(self._sealed(groups))
-                    total += count
-                    groups, open_groups, count = [], {}, 0
-        if groups or (not batches and time.monotonic() >= self._sent_at + self._heartbeat):
-            batches.append(self._sealed(groups))
-        self._counts["items"] += total + count
-        if batches:
-            self._send(batches)
-        return total > 0
+                item = self._item(outlet, what)
+                group.items.append(item)
+                size += 1
+                if isinstance(item, (Change, Whole)):
+                    size += (len(item.bids) + len(item.asks)) // LEVELS
+                if size >= FULL:        # sent before more is taken: so readers keep up, and nothing is lost
+                    self._send(self._sealed(groups))
+                    groups, open_groups, size, much = [], {}, 0, True
+        if groups or (not much and time.monotonic() >= self._sent_at + self._heartbeat):
+            self._send(self._sealed(groups))
+        return much
 
     def _token_of(self, outlet: Outlet) -> int | None:
         if not self._picked:
@@ -321,7 +323,7 @@ class Publisher(threading.Thread):
             if wholes:
                 since = msgspec.structs.replace(group, items=group.items[wholes[-1]:])
                 kept[f"{group.exchange} {group.symbol}"] = encode(Kept(number, since))
-        return _Sealed(number, data, kept)
+        return _Sealed(number, data, kept, sum(len(group.items) for group in groups))
 
     def _fit(self, group: Group) -> Group:
         """The group, if it can be packed; else what stands for it: one bad number must not silence all."""
@@ -333,21 +335,20 @@ class Publisher(threading.Thread):
                       error)
             return msgspec.structs.replace(group, items=[Marked("syncing", f"can not be packed: {error}")])
 
-    def _send(self, batches: list[_Sealed]) -> None:
-        """Hand batches to Redis, and keep them until it has answered: what was sent and not answered is
-        sent again after an outage, under the same numbers, by which readers know it."""
-        self._unsent = batches
+    def _send(self, batch: _Sealed) -> None:
+        """Hand a batch to Redis, and keep it until that has answered: what was sent and not answered is
+        sent again after an outage, under the same number, by which readers know it."""
+        self._unsent = batch
         keys, line = self._keys, self.line
         log_key, live, books = keys.log(line), keys.live(line), keys.books(line)
         with self._client.redis.pipeline(transaction=False) as pipe:
-            for batch in batches:
-                pipe.xadd(log_key, {"b": batch.data}, id=f"{batch.number}-0",
-                          maxlen=self._history_with(len(batch.data)), approximate=True)
-                if batch.kept:
-                    pipe.hset(books, mapping=batch.kept)
-                pipe.publish(live, batch.data)
+            pipe.xadd(log_key, {"b": batch.data}, id=f"{batch.number}-0",
+                      maxlen=self._history_with(len(batch.data)), approximate=True)
+            if batch.kept:
+                pipe.hset(books, mapping=batch.kept)
+            pipe.publish(live, batch.data)
             # What was only just made must not wait for the next renewal: who is killed never sees it.
-            if any(batch.kept for batch in batches) or self._sent_at >= self._renewed_at + RENEW:
+            if batch.kept or self._sent_at >= self._renewed_at + RENEW:
                 self._renewed_at = self._sent_at
                 pipe.hset(keys.lines, line, str(self._token))
                 pipe.set(keys.alive(line), "1", ex=KEPT_FOR)
@@ -357,10 +358,26 @@ class Publisher(threading.Thread):
                 # An entry that is there already was sent before an outage.
                 if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
                     raise answer
-        self._unsent = []
+        self._unsent, self._tries = None, 0
         self._sent_at = time.monotonic()
-        self._counts["batches"] += len(batches)
-        self._counts["bytes"] += sum(len(batch.data) for batch in batches)
+        self._counts["batches"] += 1
+        self._counts["items"] += batch.items
+        self._counts["bytes"] += len(batch.data)
+
+    def _send_again(self) -> None:
+        """Send what was not answered. When Redis answers everything but this, it is lost (and seen by readers
+        to be missing): it must not keep all others back."""
+        batch = self._unsent
+        if batch is None:
+            return
+        if self._tries < TRIES:
+            self._tries += 1
+            self._send(batch)
+        else:
+            log.error("%r: batch %d (%d bytes) is lost, Redis does not take it: %s", self, batch.number,
+                      len(batch.data), self.last_error)
+            self._counts["lost"] += 1
+            self._unsent, self._tries = None, 0
 
     def _history_with(self, length: int) -> int:
         """How many batches to keep, the next one of that length included."""
@@ -391,6 +408,7 @@ class _Sealed(NamedTuple):
     number: int
     data: bytes
     kept: dict[str, bytes]
+    items: int
 
 
 def _group(outlet: Outlet, token: int, items: list[Item]) -> Group:

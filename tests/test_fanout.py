@@ -150,8 +150,8 @@ class Copies:
         source.handlers.set_tap(self.publisher._tap)
         source.follow()
 
-    def _sent(self, batches):
-        self.raw += [batch.data for batch in batches]
+    def _sent(self, batch):
+        self.raw.append(batch.data)
 
     def pass_on(self):
         self.publisher._flush()
@@ -367,6 +367,18 @@ def test_a_symbol_that_changes_hands_is_stale_and_may_come_back_at_once(lost):
     copies.publisher.own({("hand", "A"): 3})
     copies.pass_on()
     source.change("A")
+    copies.pass_on()
+    assert image(copies.store)["books"] == image(source.store)["books"]
+
+
+def test_batches_are_bounded_in_levels():
+    symbols = [f"S{n}" for n in range(40)]
+    source = Source(*symbols)
+    copies = Copies(source)
+    for symbol in symbols:
+        source.whole(symbol, levels=5000)
+    copies.publisher._flush()
+    assert len(copies.raw) >= 20 and max(map(len, copies.raw)) < 500_000
     copies.pass_on()
     assert image(copies.store)["books"] == image(source.store)["books"]
 

@@ -316,6 +316,25 @@ def test_a_publisher_that_can_not_keep_up_loses_visibly_and_heals(redis_server, 
     assert image(remote)["books"] == image(source.store)["books"]
 
 
+def test_a_batch_that_redis_does_not_take_keeps_nobody_back(tmp_path, publish, follow, caplog):
+    from .redis_server import RedisServer, needs_redis
+    needs_redis()
+    server = RedisServer(tmp_path, "--proto-max-bulk-len", "1mb").start()
+    try:
+        source = Source("A", "B")
+        remote = follow(server)
+        publisher = publish(source, server)
+        source.whole("A", levels=60_000)            # over 2 MB
+        wait_until(lambda: publisher.status()["lost"], PATIENCE)
+        source.whole("A", 2)
+        source.whole("B", 2)
+        wait_until(lambda: image(remote)["books"] == image(source.store)["books"], PATIENCE)
+        assert "is lost, Redis does not take it" in caplog.text
+        assert publisher.stop()
+    finally:
+        server.stop()
+
+
 # -- lines played by hand ----------------------------------------------------------------------------
 
 
