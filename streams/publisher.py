@@ -108,7 +108,7 @@ class Publisher(threading.Thread):
         self._tapping = False
         self._guard = threading.Lock()
         self._tokens: dict[tuple[str, str], int] = {}
-        self._farewells: list[Group] = []
+        self._doubts: list[Group] = []
         self._token = 0
         self._number = 0
         self._unsent: _Sealed | None = None     # sent, and not answered
@@ -179,17 +179,22 @@ class Publisher(threading.Thread):
 
     def release(self, symbols: Container[tuple[str, str]], reason: str = "changes hands") -> None:
         """Send no more of these symbols, and tell readers that they are not collected here any more."""
-        # Not by way of the journals, which may drop what they have: this must arrive.
-        books = [outlet for _, outlet in self._outlets(symbols) if outlet.book is not None]
+        self._doubt(self._outlets(symbols), reason)
         with self._guard:
-            tokens = {key: self._tokens.pop(key) for key in list(self._tokens) if key in symbols}
-            self._farewells += [
-                _group(outlet, tokens[outlet.exchange, outlet.symbol], [Marked("stale", reason)])
-                for outlet in books if (outlet.exchange, outlet.symbol) in tokens]
+            for key in [key for key in self._tokens if key in symbols]:
+                del self._tokens[key]
 
-    def _outlets(self, symbols: Container[tuple[str, str]]) -> list[tuple[Journal, Outlet]]:
+    def _outlets(self, symbols: Container[tuple[str, str]] | None = None) -> list[tuple[Journal, Outlet]]:
         return [(journal, outlet) for journal in self._tap.journals() for outlet in journal.outlets()
-                if (outlet.exchange, outlet.symbol) in symbols]
+                if symbols is None or (outlet.exchange, outlet.symbol) in symbols]
+
+    def _doubt(self, outlets: list[tuple[Journal, Outlet]], reason: str) -> None:
+        """Say first of all that these books are stale. Not by way of the journals, which may drop what they
+        have: this must arrive."""
+        with self._guard:
+            self._doubts += [
+                _group(outlet, token, [Marked("stale", reason)]) for _, outlet in outlets
+                if outlet.book is not None and not outlet.closed and (token := self._token_of(outlet))]
 
     # -- the thread ----------------------------------------------------------------------------------
 
@@ -224,6 +229,8 @@ class Publisher(threading.Thread):
         """From a connection to its end; returns when it was stopped."""
         self._greet()
         self._send_again()
+        if self._number:        # after an outage: whole books come one after another, none is live before
+            self._doubt(self._outlets(), "Redis was out of reach")
         self.connected = True
         self.last_error = None
         log.info("%r: publishing", self)
@@ -264,7 +271,7 @@ class Publisher(threading.Thread):
         """Send what has been noted; an empty batch when it is time for one. Whether there was much."""
         self._repeat_some()
         with self._guard:
-            groups, self._farewells = self._farewells, []
+            groups, self._doubts = self._doubts, []
         open_groups: dict[Outlet, Group] = {}
         size, much = 0, False
         for journal in self._tap.journals():

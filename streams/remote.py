@@ -41,6 +41,7 @@ LARGEST = 256 * 1024 * 1024
 FORGOTTEN = 3600.0      # seconds of silence after which nothing is remembered of a line
 # What a log says is right, but nobody knows yet whether there is more, nor whether its line still lives.
 _UNHEARD = "its collector has not been heard of yet"
+_BEHIND = "what comes from its collector is old, or the clocks differ"
 
 
 class RemoteStore(Store):
@@ -54,7 +55,8 @@ class RemoteStore(Store):
         url: ``redis://[[user]:password@]host[:port][/database]``, or ``rediss://`` for TLS.
         prefix: As the publishers have it.
         exchanges, symbols: Keep only these; None: everything.
-        stale_after: Seconds without a sign of life after which a publisher's books are ``stale``.
+        stale_after: Seconds without a sign of life after which a publisher's books are ``stale``; they are
+            live again with one that is no older, by the clocks of both machines.
         timeout: Seconds for each step of connecting, and for each command.
         proxy, sslopt: See :class:`~streams.transports.base.Target`.
 
@@ -257,10 +259,19 @@ class RemoteStore(Store):
         if batch.number > line.number + 1:
             self._catch_up(line, batch.number)
         with self._writer.lock:
-            self._replicas.heard(line)
             self._replicas.apply(line, batch)
+            self._end_silence(line, time.time_ns() - batch.time)
         if batch.ending:
             self._lines.pop(line.name, None)
+
+    def _end_silence(self, line: Line, age: int) -> None:
+        """A batch has been taken. One that was long on its way (Redis was out of reach, or hung) does not
+        tell what is now."""
+        if age <= self._stale_after * 1e9:
+            self._replicas.heard(line)
+        elif line.silent and line.silent != _BEHIND:
+            log.warning("%r: %s: %s (%.1f s)", self, line.name, _BEHIND, age / 1e9)
+            self._replicas.silent(line, _BEHIND)
 
     def _line(self, name: str, number: int = 0) -> Line:
         """The line of that name; a new one begins with the whole books that it keeps."""

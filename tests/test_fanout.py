@@ -289,6 +289,32 @@ def test_after_an_outage_whole_books_come_and_all_trades():
     assert copies.publisher.status()["dropped"] == 3 and copies.replicas.counts.gaps == 0
 
 
+def test_after_an_outage_no_book_is_live_before_it_is_whole(monkeypatch):
+    source = Source("A", "B")
+    copies = Copies(source)
+    publisher, apply, seen = copies.publisher, copies.replicas.apply, []
+    source.whole("A")
+    source.whole("B")
+    copies.pass_on()
+
+    def watched(line, batch):
+        apply(line, batch)
+        seen.append([(book["status"], book["sequence"]) for book in copies.replicas.books()])
+
+    monkeypatch.setattr(copies.replicas, "apply", watched)
+    monkeypatch.setattr("streams.publisher.FULL", 3)        # so that each of the two has its batch
+    monkeypatch.setattr(publisher, "_greet", lambda: None)
+    monkeypatch.setattr(publisher, "_say_goodbye", lambda: None)
+    publisher._outage(ConnectionError("gone"))
+    source.whole("A", 5)
+    source.whole("B", 5)
+    monkeypatch.setattr("streams.publisher.LEVELS", 1)
+    publisher._hurry.set()              # it returns when there is no more
+    publisher._publish()
+    copies.pass_on()
+    assert seen[0] == [("live", 5), ("stale", 1)] and seen[1] == [("live", 5), ("live", 5)]
+
+
 def test_what_follows_a_hole_is_not_passed_on_before_whole_books():
     source = Source("A")
     copies = Copies(source, limit=10)
