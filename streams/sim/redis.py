@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -231,7 +233,10 @@ class RedisSim:
         try:
             keeper.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            keeper.kill()
+            if sys.platform == "win32":
+                keeper.kill()
+            else:
+                os.killpg(keeper.pid, signal.SIGKILL)       # the server, too
             keeper.wait()
             return False
         return True

@@ -67,6 +67,16 @@ def test_the_market_moves_by_itself_and_ends_at_once() -> None:
     assert not answers(sim.port)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="suspends processes by signal")
+def test_the_server_ends_with_a_keeper_that_hangs() -> None:
+    sim = RedisSim(["BTC-USDT"], rate=0)
+    sim.start()
+    assert sim._keeper is not None
+    os.kill(sim._keeper.pid, signal.SIGSTOP)
+    assert not sim.stop(0.2)
+    wait_until(lambda: not answers(sim.port), PATIENCE)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills processes by signal")
 def test_the_server_ends_with_whoever_started_it_however_that_ends() -> None:
     code = ("import sys; from streams.sim import RedisSim; sim = RedisSim(); sim.start();"
