@@ -133,9 +133,9 @@ class Collector:
     ) -> None:
         if not lease > 0:
             raise ConfigurationError(f"lease={lease!r}: it must be seconds, more than 0")
-        self._wanted = dict(_checked(exchange, given) for exchange, given in wanted.items())
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.manager = StreamManager(**options)
+        self._wanted = dict(self._checked(exchange, given) for exchange, given in wanted.items())
         self._keys = Keys(prefix)
         way = {"timeout": timeout, "proxy": proxy, "sslopt": sslopt}
         self._client = RedisClient(url, **way)  # type: ignore[arg-type]
@@ -144,7 +144,8 @@ class Collector:
         self._publishing = {**way, **(publishing or {}), "prefix": prefix, "picked": True}
         self._url = url
         self._publisher: Publisher | None = None
-        self._mine: set[Symbol] = set()
+        self._mine: set[Symbol] = set()         # by the division of the work ...
+        self._waiting: set[Symbol] = set()      # ... and those of them that have not been started yet
         self._members: list[str] = []
         self._settled = 0.0             # monotonic: do not judge who is there before
         self._token = 0                 # the last that was taken
@@ -159,7 +160,7 @@ class Collector:
         self._ending = threading.Event()
 
     def __repr__(self) -> str:
-        return f"<Collector {self.name}: {len(self._mine)} symbols>"
+        return f"<Collector {self.name}: {len(self._mine - self._waiting)} symbols>"
 
     def __enter__(self) -> Collector:
         self.start()
@@ -200,7 +201,7 @@ class Collector:
         """How it is, a copy: ``name members symbols last_error publisher``."""
         return {
             "name": self.name, "members": list(self._members), "last_error": self.last_error,
-            "symbols": sorted(self._mine),
+            "symbols": sorted(self._mine - self._waiting),
             "publisher": None if self._publisher is None else self._publisher.status(),
         }
 
@@ -248,12 +249,23 @@ class Collector:
         if gone or new:
             log.info("%r of %d: %d symbols go, %d come", self, len(self._members), len(gone), len(new))
         self._release(gone)
-        self._mine -= gone
         self._own(new)
-        for exchange, symbols in _by_exchange(new):
+        self._mine |= new
+        self._waiting |= new
+        self._start()
+
+    def _start(self) -> None:
+        """Start what waits for it. An exchange that can not be started keeps no other from it."""
+        failure: StreamsError | None = None
+        for exchange, symbols in _by_exchange(self._waiting):
             given = self._wanted[exchange]
-            self.manager.start(exchange, symbols, given["channels"], **given["options"])
-            self._mine.update((exchange, symbol) for symbol in symbols)
+            try:
+                self.manager.start(exchange, symbols, given["channels"], **given["options"])
+                self._waiting.difference_update((exchange, symbol) for symbol in symbols)
+            except StreamsError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _own(self, symbols: Iterable[Symbol]) -> None:
         assert self._publisher is not None
@@ -263,16 +275,32 @@ class Collector:
             self._token = first + len(ordered) - 1
             self._publisher.own(dict(zip(ordered, itertools.count(first))))
 
-    def _release(self, symbols: Collection[Symbol]) -> None:
+    def _release(self, symbols: set[Symbol]) -> None:
         assert self._publisher is not None
         self._publisher.release(symbols)
-        for exchange, gone in _by_exchange(symbols):
+        for exchange, gone in _by_exchange(symbols - self._waiting):
             self.manager.unsubscribe(exchange, gone, self._wanted[exchange]["channels"])
+        self._mine = self._mine - symbols
+        self._waiting = self._waiting - symbols
 
     def _leave(self) -> None:
         self._membership.leave()
         self._release(self._mine)
-        self._mine = set()
+
+    def _checked(self, exchange: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """An exchange's own name, and its ``symbols``, ``channels``, ``options``, all of which can work."""
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(f"{exchange}: {given!r}; give a dict, like {{'symbols': ['BTC-USDT']}}")
+        options = dict(given)
+        symbols = names("symbols", options.pop("symbols", ()))
+        channels: Sequence[str] = names("channels", options.pop("channels", ("book",)))
+        kind = stream_class(exchange)
+        facts = kind.facts(options)
+        for channel in channels:
+            for symbol in symbols:
+                facts.route(symbol, channel)
+            kind(symbols[:1], [channel], **{**self.manager._options, **options})     # which checks them all
+        return kind.venue.name, {"symbols": symbols, "channels": channels, "options": options}
 
 
 def _by_exchange(symbols: Iterable[Symbol]) -> list[tuple[str, list[str]]]:
@@ -280,18 +308,3 @@ def _by_exchange(symbols: Iterable[Symbol]) -> list[tuple[str, list[str]]]:
     for exchange, symbol in sorted(symbols):
         groups.setdefault(exchange, []).append(symbol)
     return list(groups.items())
-
-
-def _checked(exchange: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """An exchange's own name, and its ``symbols``, ``channels`` and ``options``, all of which can work."""
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{exchange}: {given!r}; give a dict, like {{'symbols': ['BTC-USDT']}}")
-    options = dict(given)
-    symbols = names("symbols", options.pop("symbols", ()))
-    channels: Sequence[str] = names("channels", options.pop("channels", ("book",)))
-    kind = stream_class(exchange)
-    facts = kind.facts(options)
-    for channel in channels:
-        for symbol in symbols:
-            facts.route(symbol, channel)
-    return kind.venue.name, {"symbols": symbols, "channels": channels, "options": options}

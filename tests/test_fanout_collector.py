@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -113,12 +114,46 @@ def test_higher_tokens_are_asked_for_until_there_are_some(monkeypatch):
     assert owned == [{("binance", "BTC-USDT"): 7}]
 
 
+def test_an_exchange_that_can_not_be_started_keeps_no_other_from_it(monkeypatch):
+    collector = Collector("redis://127.0.0.1:9", {
+        "binance": {"symbols": ["BTC-USDT"]}, "huobi": {"symbols": ["BTC-USDT"]}}, name="me")
+    started, given_back, tokens, broken = [], [], itertools.count(), {"binance"}
+
+    def start(exchange, symbols, channels, **options):
+        if exchange in broken:
+            raise ConfigurationError("this one can not be started")
+        started.append(exchange)
+
+    class Published:
+        own = release = staticmethod(lambda symbols: None)
+
+    monkeypatch.setattr(collector.manager, "start", start)
+    monkeypatch.setattr(collector.manager, "unsubscribe", lambda exchange, *_: given_back.append(exchange))
+    monkeypatch.setattr("streams.collector.take_tokens", lambda *_: next(tokens))
+    monkeypatch.setattr(collector._membership, "renew", lambda: True)
+    monkeypatch.setattr(collector._membership, "leave", lambda: None)
+    monkeypatch.setattr(collector._membership, "members", lambda: ["me"])
+    collector._publisher = Published()
+    for _ in range(3):
+        with pytest.raises(ConfigurationError, match="this one"):
+            collector._look()
+        assert started == ["huobi"] and len(collector._mine) == 2
+        assert collector._mine - collector._waiting == {("huobi", "BTC-USDT")}
+    assert next(tokens) == 1            # they were taken once
+    collector._leave()
+    assert given_back == ["huobi"] and not collector._mine
+    broken.clear()
+    collector._look()
+    assert started == ["huobi", "binance", "huobi"] and not collector._waiting
+
+
 @pytest.mark.parametrize("wanted, about", [
     ({"nowhere": {"symbols": ["A"]}}, "no exchange is called 'nowhere'"), ({"binance": {}}, "symbols"),
     ({"binance": ["BTC-USDT"]}, "binance: .*; give a dict, like {'symbols': "),
     ({"binance": {"symbols": ["BTC-USDT"], "channels": ["boook"]}}, "boook"),
     ({"binance": {"symbols": ["BTC USDT"]}}, "no symbol"),
     ({"binance": {"symbols": ["BTC-USDT"], "depth": "abc"}}, "depth='abc'"),
+    ({"binance": {"symbols": ["BTC-USDT"], "proxy": "ftp://x:1"}}, "proxy must be"),
 ])
 def test_mistakes_are_named_at_once(wanted, about):
     with pytest.raises(ConfigurationError, match=about):
