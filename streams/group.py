@@ -135,15 +135,9 @@ class Group:
         return len({topic for channel in channels for topic in self.facts.topics(channel, native)})
 
     def unsubscribe(self, symbols: Sequence[str], channels: Sequence[str] | None) -> None:
-        """Take wishes back, wherever they are served."""
-        for channel in channels or ():
-            self.facts.check_channel(channel)
-        for endpoint, stream in self.streams:
-            for channel in channels or self.channels:
-                if self.facts.endpoint(channel) == endpoint:
-                    mine = [s for s in symbols if stream.feed.subscriptions.get(s, channel)]
-                    if mine:
-                        stream.unwant(mine, [channel])
+        """Take wishes back, wherever they are served; of all channels, when None."""
+        for _, stream in self.streams:
+            stream.unwant(symbols, channels)
 
     def follow(self) -> None:
         """Have all streams act on what is wanted by now."""

@@ -250,7 +250,7 @@ class StreamManager(Hearing):
 
     def unsubscribe(self, exchange: str, symbols: Collection[str] | str,
                     channels: Collection[str] | str | None = None) -> None:
-        """The opposite of :meth:`subscribe`."""
+        """The opposite of :meth:`subscribe`. Channels: all that the symbols have, when None."""
         with self._lock:
             group = self._group(exchange)
             group.unsubscribe(names("symbols", symbols),

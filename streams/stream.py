@@ -314,7 +314,8 @@ class Stream(Hearing, threading.Thread):
 
     def unsubscribe(self, symbols: Collection[str] | str,
                     channels: Collection[str] | str | None = None) -> None:
-        """The opposite of :meth:`subscribe`. What was not subscribed is ignored."""
+        """The opposite of :meth:`subscribe`; of all channels that the symbols have, when None. What was not
+        subscribed is ignored."""
         self.unwant(symbols, channels)
         self.follow()
 
@@ -325,10 +326,13 @@ class Stream(Hearing, threading.Thread):
 
     def unwant(self, symbols: Collection[str] | str, channels: Collection[str] | str | None = None) -> None:
         """The first half of :meth:`unsubscribe`, likewise."""
+        given = None if channels is None else names("channels", channels)
+        for channel in given or ():
+            self._facts.check_channel(channel)
+        subscriptions = self.feed.subscriptions
         for symbol in names("symbols", symbols):
-            for channel in self._channels if channels is None else names("channels", channels):
-                self._facts.check_channel(channel)
-                self.feed.subscriptions.unwant(symbol, channel)
+            for channel in subscriptions.channels_of(symbol) if given is None else given:
+                subscriptions.unwant(symbol, channel)
 
     def follow(self) -> None:
         """What is wanted has changed, or who listens: have it acted on soon. Threads: any; of locks they may

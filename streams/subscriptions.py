@@ -113,6 +113,11 @@ class Subscriptions:
                 self._open[name] = None
             return new
 
+    def channels_of(self, symbol: str) -> list[str]:
+        """All channels that are wanted of a symbol. Threads: any."""
+        with self.lock:
+            return [channel for name, channel in self._routes if name == symbol]
+
     def unwant(self, symbol: str, channel: str) -> Route | None:
         """Take one wish back; the route, when it was the last one and is gone now."""
         key = symbol, channel

@@ -136,6 +136,18 @@ def test_another_endpoint(kind: type[Stream], sim_kind: Any, before: str, after:
     assert (sim.accepted, stream.status()["errors"]) == (2, 0)
 
 
+def test_without_channels_a_symbol_is_given_back_in_all_of_them() -> None:
+    """On whatever streams they are, and whenever they were asked for."""
+    nowhere = {"url": "ws://127.0.0.1:9", "rest_url": "http://127.0.0.1:9"}
+    with StreamManager() as market:
+        market.start("binance-futures", ["BTC-USDT", "ETH-USDT"], **nowhere)
+        market.subscribe("binance-futures", ["BTC-USDT", "ETH-USDT"], ["trades", "quotes"])
+        market.unsubscribe("binance-futures", "ETH-USDT", ["quotes"])
+        market.unsubscribe("binance-futures", "BTC-USDT")
+        left = [name for entry in market.status()["streams"] for name in entry["subscriptions"]]
+    assert sorted(left) == ["book.ETH-USDT", "trades.ETH-USDT"]
+
+
 @EACH
 def test_wishes_are_counted(place: Place, stack: Stack) -> None:
     a, b, _, d = place.symbols
