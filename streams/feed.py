@@ -18,8 +18,9 @@ from .handlers import Handlers, Listener
 from .metrics import Guarded, Metrics, NoMetrics
 from .sequencing import RULES, BookKeeper
 from .sinks import Sink, sink_for
-from .store import Store, Table, Writer
+from .store import Store, Writer
 from .subscriptions import Subscriptions
+from .tables import Table
 from .venue import BookDelta, BookSnapshot, Route, Venue
 
 __all__ = ["Counters", "Feed"]

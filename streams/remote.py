@@ -25,7 +25,8 @@ from .forking import tell_after_fork
 from .pubsub import Kind, Message, command, unpack
 from .redisclient import RedisClient, parse_url
 from .replicas import Line, Replicas
-from .store import Store, Table
+from .store import Store
+from .tables import Table
 from .transports.base import Target
 from .transports.redis import RedisTransport
 

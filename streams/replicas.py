@@ -16,7 +16,8 @@ from .events import Trade
 from .fanout import Batch, Change, Group, Happened, Kept, Marked, Whole
 from .mirror import Mirror
 from .sinks import Sink, sink_for
-from .store import Store, Table, Writer
+from .store import Store, Writer
+from .tables import Table
 from .venue import Route
 
 __all__ = ["Counts", "Line", "Replicas"]

@@ -12,7 +12,8 @@ import msgspec
 
 from .events import Bar, Event, Trade, TradeCorrection
 from .sequencing import Clock
-from .store import KEPT_BARS, KEPT_TRADES, History, Store, Table, Writer
+from .store import KEPT_BARS, KEPT_TRADES, Store, Writer
+from .tables import History, Table
 from .venue import Route
 
 __all__ = ["Sink", "sink_for"]

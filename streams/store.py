@@ -21,110 +21,21 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple
 
 from .book import BookView, OrderBook
 from .errors import ConfigurationError, NoData, StaleData
 from .events import AHEAD, Bar, Event, Quote, Ticker, Trade
 from .locks import owns, release, under_lock
 from .sequencing import Clock
+from .tables import History, Table, listed
 
-__all__ = ["History", "Store", "Table", "Writer"]
-
-K = TypeVar("K")
-V = TypeVar("V")
-T = TypeVar("T")
+__all__ = ["Store", "Writer"]
 
 KEPT_TRADES = 1000      # per symbol
 KEPT_BARS = 1000        # per symbol and interval
-
-
-class Table(dict[K, V]):
-    """A dict that may be iterated while another thread adds to it: iteration runs over a copy. To copy it,
-    use ``copy()``: ``dict(table)`` first takes the keys and then looks each of them up, so it fails when one
-    is unsubscribed in between."""
-
-    if TYPE_CHECKING:       # of a dict, ``orderbooks.get("binance", {}).get("BTC-USDT")`` would be refused
-        @overload  # type: ignore[override]
-        def get(self, key: K, default: None = None, /) -> V | None: ...
-        @overload
-        def get(self, key: K, default: Mapping[Any, Any], /) -> V: ...
-        @overload
-        def get(self, key: K, default: T, /) -> V | T: ...
-        def get(self, key: K, default: Any = None, /) -> Any: ...
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self.keys())
-
-    def keys(self) -> list[K]:  # type: ignore[override]
-        return _listed(super().keys())
-
-    def values(self) -> list[V]:  # type: ignore[override]
-        return _listed(super().values())
-
-    def items(self) -> list[tuple[K, V]]:  # type: ignore[override]
-        return _listed(super().items())
-
-    def copy(self) -> dict[K, V]:
-        return dict(self.items())
-
-
-def _listed(view: Iterable[T]) -> list[T]:
-    """A copy of a dict's keys, values or items. Making it is hardly ever interrupted, but may be: each
-    pair is a new object, for which the interpreter may stop to collect garbage, and let others run."""
-    while True:
-        try:
-            return list(view)
-        except RuntimeError:            # the dict was changed in the middle
-            continue
-
-
-class History(Sequence[V]):
-    """The last so many events, oldest first. Reads are of one moment. Threads: any may read."""
-
-    __slots__ = ("lock", "_items")
-
-    def __init__(self, lock: threading.RLock, maxlen: int, items: Iterable[V] = ()) -> None:
-        self.lock = lock
-        self._items: deque[V] = deque(items, maxlen)
-
-    @property
-    def maxlen(self) -> int:
-        """How many are kept."""
-        return self._items.maxlen or 0
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @under_lock
-    def __iter__(self) -> Iterator[V]:
-        return iter(list(self._items))
-
-    @under_lock
-    def __reversed__(self) -> Iterator[V]:
-        return iter(list(reversed(self._items)))
-
-    @overload
-    def __getitem__(self, index: int) -> V: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[V]: ...
-
-    @under_lock
-    def __getitem__(self, index: int | slice) -> V | list[V]:
-        return list(self._items)[index] if isinstance(index, slice) else self._items[index]
-
-    def __repr__(self) -> str:
-        return f"<History of {len(self)}>"
-
-    def append(self, item: V) -> None:
-        """Add the newest. Threads: the writer, holding the lock."""
-        self._items.append(item)
-
-    def replace(self, index: int, item: V) -> None:
-        """Put another in its place. Threads: the writer, holding the lock."""
-        self._items[index] = item
 
 
 class Writer:
@@ -413,7 +324,8 @@ class Store:
             release(gate)
 
 
-_READING = {read.__code__.co_filename for read in (OrderBook.view, Store.wait)}     # files where that is
+_READING = {read.__code__.co_filename       # the files where that is
+            for read in (OrderBook.view, Store.wait, History.append)}
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
@@ -429,7 +341,7 @@ _frozen = _Frozen()
 
 def _freeze() -> None:
     """Before a fork: no writer and no reader is in the middle of anything, so the child's copy is whole."""
-    stores, gates = _listed(_STORES), _frozen.locks
+    stores, gates = listed(_STORES), _frozen.locks
     left = deque(store.lock.gate for store in stores)
     while left:                             # held by one who waits for another, perhaps: so wait for none
         gate = left.popleft()               # while holding some

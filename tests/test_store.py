@@ -21,7 +21,8 @@ from streams.errors import ConfigurationError, NoData, StaleData
 from streams.events import Bar, Quote, Ticker, Trade, TradeCorrection
 from streams.sequencing import BookKeeper, Clock
 from streams.sinks import sink_for
-from streams.store import KEPT_TRADES, History, Store, Table
+from streams.store import KEPT_TRADES, Store
+from streams.tables import History, Table
 from streams.venue import BookSnapshot, Route
 
 from .tools import wait_until

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 from ..book import OrderBook
 from ..events import Bar, Event, Level, Number, Quote, Ticker, Trade, Value
 from ..manager import StreamManager
-from ..store import History, Store
+from ..store import Store
+from ..tables import History
 
 __all__ = ["Board", "Picture", "Row", "StreamRow"]
 
