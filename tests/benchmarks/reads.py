@@ -2,7 +2,7 @@
 
 Run as ``python reads.py``; prints one JSON object. Costs are microseconds per call, the call of a
 function included, loop overhead taken off. ``changed``: an update of 10+10 levels has come since the last
-read. ``following``: what such an update costs more while somebody reads the best prices.
+read; ``rare``: ``RARE`` of them, so that nobody followed the best prices.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from streams.sequencing import BookKeeper
 
 UPDATES = 5000
 ROUNDS = 7
+RARE = 20
 
 
 class Case:
@@ -65,42 +66,27 @@ def cost(call: Callable[[], object]) -> float:
     return best / turns * 1e6
 
 
-def cost_after_change(case: Case) -> dict[str, float]:
-    """Of the first call after an update: the median over many."""
+def cost_after_change(case: Case, updates: int) -> dict[str, float]:
+    """Of the first call after so many updates: the median over many."""
     book, store = case.book, case.store
-    empty = _first_calls(case, lambda: None)
-    return {name: _first_calls(case, call) - empty for name, call in {
+    empty = _first_calls(case, updates, lambda: None)
+    return {name: _first_calls(case, updates, call) - empty for name, call in {
         "book.touch": lambda: book.touch, "book.depth(25)": lambda: book.depth(25),
         'book["bids"]': lambda: book["bids"],
         "store.orderbook(...)": lambda: store.orderbook("binance", "BTC-USDT")}.items()}
 
 
-def _first_calls(case: Case, call: Callable[[], object]) -> float:
+def _first_calls(case: Case, updates: int, call: Callable[[], object]) -> float:
     case.restart()
     taken, clock = [], time.perf_counter_ns
-    for raw in case.updates:
+    for number, raw in enumerate(case.updates, 1):
         for _, delta in case.venue.receive(raw, 1):
             case.keeper.apply(delta)
-        begun = clock()
-        call()
-        taken.append(clock() - begun)
-    return statistics.median(taken) / 1e3
-
-
-def following(case: Case) -> float:
-    """What an update costs more, in the network thread, because ``touch`` is read after each."""
-    def total(call: Callable[[], object]) -> float:
-        case.restart()
-        begun = time.process_time()
-        for raw in case.updates:
-            for _, delta in case.venue.receive(raw, 1):
-                case.keeper.apply(delta)
+        if number % updates == 0:
+            begun = clock()
             call()
-        return (time.process_time() - begun) / len(case.updates) * 1e6
-
-    plain = min(total(lambda: None) for _ in range(ROUNDS))
-    watched = min(total(lambda: case.book.touch) for _ in range(ROUNDS))
-    return watched - plain - cost_after_change(case)["book.touch"]
+            taken.append(clock() - begun)
+    return statistics.median(taken) / 1e3
 
 
 def weight(books: int = 200) -> float:
@@ -139,8 +125,8 @@ def measure() -> dict[str, Any]:
     }
     return {
         "unchanged": {name: cost(call) for name, call in reads.items()},
-        "changed": cost_after_change(case),
-        "following": following(case),
+        "changed": cost_after_change(case, 1),
+        "rare": cost_after_change(case, RARE),
         "book_kb": weight(),
     }
 

@@ -220,9 +220,9 @@ def _read_tables(reads: Figures) -> Iterator[str]:
     for kind, figures in reads.items():
         yield f"Cost of a read, book of 1,000 levels a side, {KINDS[kind]} (us):"
         yield ""
-        changed = figures["changed"]
-        yield from table(("read", "unchanged", "after an update"), [
-            (name, _n(taken), _n(changed[name]) if name in changed else "")
+        yield from table(("read", "unchanged", "after each update", "after 20"), [
+            (name, _n(taken), *(_n(figures[when][name]) if name in figures[when] else ""
+                                for when in ("changed", "rare")))
             for name, taken in figures["unchanged"].items()])
 
 
