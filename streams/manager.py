@@ -204,10 +204,7 @@ class StreamManager(Hearing):
         for group in groups:
             group.rest.close()
         if exchange is None:
-            with self._lock:
-                sides, self._sides = self._sides, {}
-            for _, rest in sides.values():
-                rest.close()
+            self._close_sides()
             with self._lock:
                 publishers, self._publishers = self._publishers, []
             late += [p.name for p in publishers if not p.stop(max(deadline - time.monotonic(), AT_LEAST))]
@@ -216,10 +213,19 @@ class StreamManager(Hearing):
                 if self._groups:            # another thread has started something meanwhile
                     self.handlers.open()
                 pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
+            pool.cancel()
+            self._close_sides()                 # of what has begun since
             if not pool.close(min(max(deadline - time.monotonic(), AT_LEAST), 1.0)):
                 late.append("a call given to submit()")
         if late:
             raise StopTimeout(f"still running after {time.monotonic() - begun:.1f} s: {', '.join(late)}")
+
+    def _close_sides(self) -> None:
+        """End the REST calls that are under way."""
+        with self._lock:
+            sides, self._sides = self._sides, {}
+        for _, rest in sides.values():
+            rest.close()
 
     def pause(self, exchange: str | None = None) -> None:
         """Close the connections of one exchange, or all, until :meth:`resume`."""

@@ -73,17 +73,22 @@ class Pool:
                 self._start()
         return future
 
-    def close(self, timeout: float = 1.0) -> bool:
-        """Cancel what waits, and give what runs so many seconds. True when every thread has ended."""
+    def cancel(self) -> None:
+        """Take nothing more, and begin nothing that waits."""
         with self._changed:
             self._closed = True
             jobs = list(self._jobs)
             self._jobs.clear()
             self._changed.notify_all()
-            mine = threading.current_thread()
-            threads = [thread for thread in self._threads if thread is not mine]
         for future, _ in jobs:
             future.cancel()
+
+    def close(self, timeout: float = 1.0) -> bool:
+        """Cancel what waits, and give what runs so many seconds. True when every thread has ended."""
+        self.cancel()
+        with self._changed:
+            mine = threading.current_thread()
+            threads = [thread for thread in self._threads if thread is not mine]
         deadline = time.monotonic() + timeout
         for thread in threads:
             if thread.is_alive():               # not if Ctrl-C came when it was about to be started

@@ -416,6 +416,24 @@ def test_look_ups_that_hang_do_not_harm_the_stream(stack: Stack) -> None:
     assert time.monotonic() - begun < 1.5 and all(future.done() for future in futures)
 
 
+def test_a_look_up_that_begins_while_everything_stops_is_ended(stack: Stack,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = stack.enter_context(BinanceSim(["BTCUSDT", "ETHUSDT"], rate=50))
+    market = stack.enter_context(StreamManager(url=sim.url, rest_url=sim.rest_url, workers=1))
+    sim.always(Fault.SNAPSHOT_HANG)
+    futures = [market.submit(market.orderbook, "binance", symbol) for symbol in ("BTC-USDT", "ETH-USDT")]
+    wait_until(lambda: sim.struck["snapshot_hang"] == 1)
+    end = market.handlers.end
+
+    def slowly(timeout: float) -> list[str]:
+        wait_until(lambda: sim.struck["snapshot_hang"] == 2)     # the first has failed, so the next began
+        return end(timeout)
+
+    monkeypatch.setattr(market.handlers, "end", slowly)
+    market.stop()                                               # or StopTimeout
+    assert all(future.done() for future in futures)
+
+
 def test_streams_and_sessions_have_one_limit(stack: Stack) -> None:
     """The manager's REST side and that of its streams are the same: one limit, one ban."""
     sim = stack.enter_context(BinanceSim(["BTCUSDT"], rate=50))
