@@ -40,7 +40,7 @@ _FAULTS = (
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Run it. Returns the exit code: 0, or 1 when a venue has given nothing."""
+    """Run it. Returns the exit code: 0, or 1 when a venue has given nothing in the time it was to run."""
     with Ending(options.seconds) as ending:
         with Sandbox(rate=options.rate) as sandbox, StreamManager() as market:
             targets = _start(market, sandbox, _ALL if options.all else _VENUES)
@@ -52,7 +52,7 @@ def demo(options: argparse.Namespace) -> int:
                              trouble.strike if trouble else lambda: None)
             elapsed = ending.elapsed
         print(f"{elapsed:.1f} s\n{summary(picture, elapsed)}")
-    return 0 if all(row.last_update is not None for row in picture.rows) else 1
+    return 0 if ending.signalled or all(row.last_update is not None for row in picture.rows) else 1
 
 
 def _start(market: StreamManager, sandbox: Sandbox,
