@@ -68,10 +68,7 @@ class Wire:
         return data
 
     def _more(self) -> None:
-        try:
-            data = self.sock.recv(65536)
-        except BlockingIOError:     # CPython's TLS, while another thread sends: their errors get mixed up
-            return
+        data = self.sock.recv(65536)
         assert data, f"the client closed after {self._rest!r}"
         self._rest += data
 

@@ -184,16 +184,24 @@ def test_an_announced_100_mb_is_never_buffered():
         assert "100000000" in client.listener.events[-1][1]
 
 
+# Nothing is sent after the client has refused, and one thread talks: data sent to a closed connection would
+# have its kernel throw the close frame away, and one TLS session must not be used by two threads.
+
+
+def _too_much():
+    """How many bytes more make a message too long that has 100,000, or a header that says so. The library,
+    where it reads plainly, has no limit of its own: what it has pulled is looked at before each block."""
+    return 170_000 if module.MISFIT else 100
+
+
 def test_a_message_that_is_too_long(peer):
     with talk(peer, max_message=100_000) as client:
         wire = peer.meet()
         wire.send(frame(TEXT, b"x" * 100_000))
         client.listener.wait("message")
-        flood = threading.Thread(target=_send_quietly, args=(wire, frame(BINARY, b"y" * 1_000_000)))
-        flood.start()
+        wire.send(frame(BINARY, b"y" * 1_000_000)[:_too_much()])
         assert wire.read_until(CLOSE) == struct.pack("!H", 1009)
         closed = client.closed()
-        flood.join()
         assert isinstance(closed.error, ConnectionLost) and "1009" in str(closed.error)
         assert client.listener.count("message") == 1 and client.listener.count("malformed") == 1
 
@@ -201,20 +209,13 @@ def test_a_message_that_is_too_long(peer):
 def test_endless_fragments_are_too_long(peer):
     with talk(peer, max_message=100_000) as client:
         wire = peer.meet()
-        flood = threading.Thread(target=_send_quietly, args=(
-            wire, frame(TEXT, b"x" * 1000, fin=False), frame(CONT, b"x" * 1000, fin=False) * 1000))
-        flood.start()
+        wire.send(frame(TEXT, b"x" * 1000, fin=False), frame(CONT, b"x" * 1000, fin=False) * 99)
+        wire.send(frame(PING, b"still there?"))
+        assert wire.read() == (PONG, b"still there?")
+        wire.send(frame(CONT, b"x" * _too_much(), fin=False))
         assert wire.read_until(CLOSE) == struct.pack("!H", 1009)
         assert client.closed().error is not None
-        flood.join()
         assert client.listener.count("message") == 0
-
-
-def _send_quietly(wire, *frames):
-    try:
-        wire.send(*frames)
-    except OSError:
-        pass
 
 
 # -- ends ----------------------------------------------------------------------------------------
