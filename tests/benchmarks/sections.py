@@ -165,17 +165,24 @@ def readers(plan: Plan) -> Figures:
     return figures
 
 
+# Levels a side of an update. A whole exchange, in the recorded feeds: 26 symbols of Binance send 6 levels an
+# update on average (both sides together), only its busiest some 30 or more.
+_SIZES = (10, 3)
+
+
 def many(plan: Plan) -> Figures:
     """1,500 books at 15,000 messages a second in one process."""
     messages = max(plan.of(150), 50)
+    contenders = {"floor": sys.executable, **plan.pythons}
     figures: Figures = {}
-    with venue(messages=messages, levels=10, symbols=1500, rate=10) as port:
-        contenders = {"floor": sys.executable, **plan.pythons}
-        rows = rounds(contenders, plan.repetitions, lambda kind: run(
-            "many.py", "floor" if kind == "floor" else "streams", port, 1500, messages,
-            python=contenders[kind]))
-        for kind, results in rows.items():
-            figures[kind] = {key: median(results, key) for key in results[0]}
+    for levels in _SIZES:
+        _say(f"{levels}+{levels} levels")
+        with venue(messages=messages, levels=levels, symbols=1500, rate=10) as port:
+            rows = rounds(contenders, plan.repetitions, lambda kind: run(
+                "many.py", "floor" if kind == "floor" else "streams", port, 1500, messages,
+                python=contenders[kind]))
+        figures[f"{levels}+{levels} levels"] = {
+            kind: {key: median(results, key) for key in results[0]} for kind, results in rows.items()}
     return figures
 
 
