@@ -28,7 +28,7 @@ from ..errors import ConfigurationError, MissingDependency
 from ..mapping import Element, JsonReader, Reader, XmlReader, compile_elements, is_true, rule_of
 from ..polling import ANEW, Ask
 from ..symbols import SymbolStyle
-from ..venue import Alive, BookSnapshot, Item, Limits, Malformed, Notice, Route, Venue
+from ..venue import Alive, BookSnapshot, Item, Limits, Malformed, Notice, Resync, Route, Venue
 
 __all__ = ["LongPollJsonVenue", "LongPollXmlVenue"]
 
@@ -38,6 +38,8 @@ _PLACES = frozenset({"symbols", "channels", "cursor", "hold", "fresh"})
 _ETAG = "etag"
 _HEADER = "header:"
 _BAD_SHOWN = 20     # bad records of one answer that are named one by one
+# RecursionError: what is nested nearly too deeply to be decoded can be too deep to be shown.
+_BAD = (ValueError, ArithmeticError, TypeError, RecursionError)
 
 
 class _LongPollVenue(Venue):
@@ -202,16 +204,21 @@ class _LongPollVenue(Venue):
         if self._reset is not None and is_true(self._reset(root)):
             items.append((self.session, Notice("the feed has begun anew: what came in between is missing")))
         bad = 0
+        others: dict[str, None] = {}            # topics of those bad ones that are not shown
         for element in self._elements:
             for record in self._reader.records(root, element.path):
                 try:
                     self._take(element, record, now, items)
-                except (ValueError, ArithmeticError, TypeError) as error:
+                except _BAD as error:
                     bad += 1
+                    topic = self._topic_of(element, record)
                     if bad <= _BAD_SHOWN:
-                        items.append((self.session, Malformed(str(error), self._topic_of(element, record))))
+                        items.append((self.session, Malformed(str(error), topic)))
+                    else:
+                        others[topic] = None
         if bad > _BAD_SHOWN:
             items.append((self.session, Malformed(f"{bad - _BAD_SHOWN} more bad records in one answer")))
+            items += [(self.session, Resync(topic, "a bad record")) for topic in others if topic]
         return items or ((self.session, Alive()),)      # nothing new, as a 204 says it, too
 
     # -- inside ----------------------------------------------------------------------------------------
@@ -243,7 +250,7 @@ class _LongPollVenue(Venue):
     def _topic_of(self, element: Element, record: Any) -> str:
         try:
             route = self._route_of(element, record)
-        except (ValueError, TypeError):
+        except _BAD:
             return ""
         return route.topics[0] if route is not None else ""
 

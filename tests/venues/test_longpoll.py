@@ -231,6 +231,27 @@ def test_nothing_makes_it_raise(kind, seed):
         answered(venue, bytes(raw[:rng.randrange(len(raw) + 1)]))
 
 
+def test_every_book_of_a_bad_change_is_rebuilt():
+    """However many there are: without numbers nothing else tells that a change is missing."""
+    table = {"up": {"channel": "book", "symbol": "s", "bids": "b", "asks": "a", "whole": "w"}}
+    venue = LongPollJsonVenue(elements=table)
+    routes = with_routes(venue, *((f"S{number}", "book") for number in range(50)))
+    bad = [{"s": route.native, "b": [[1, None]], "a": []} for route in routes for _ in range(2)]
+    said = [event for _, event in answered(venue, json.dumps({"up": bad}).encode())]
+    assert {event.topic for event in said} - {""} == {route.topics[0] for route in routes}
+    assert sum(isinstance(event, Malformed) for event in said) == 21
+
+
+def test_what_is_nested_nearly_too_deeply_is_survived():
+    """It can be decoded, but not be shown."""
+    table = {"t": {"channel": "trades", "symbol": "s", "price": "p", "size": "q"}}
+    for depth in range(800, 1000):
+        venue = LongPollJsonVenue(elements=table)
+        with_routes(venue, ("A", "trades"))
+        (_, said), = answered(venue, b'{"t":[{"s":"A","q":1,"p":%s}]}' % (b"[" * depth + b"]" * depth))
+        assert isinstance(said, Malformed)
+
+
 @pytest.mark.parametrize("options, about", [
     ({"path": "feed"}, "path"), ({"path": "/feed?x=1"}, "path"), ({"query": {"a": "{b}"}}, "query"),
     ({"query": {"a": 1}}, "query"), ({"hold": -1}, "hold"), ({"elements": {}}, "elements"),
