@@ -202,7 +202,9 @@ class RedisVenue(Venue):
         if not routes:
             return ()
         first = routes[0]
-        topic = first.topics[0] if first.channel == "book" and len(routes) == 1 else ""
+        # A gap in the numbers tells whose change is missing; without numbers it may have been anybody's.
+        plain = len(routes) == 1 or self.rule == "unsequenced"
+        topic = first.topics[0] if first.channel == "book" and plain else ""
         try:
             root = self._decode(message.payload)
         except (ValueError, RecursionError) as error:
@@ -214,7 +216,7 @@ class RedisVenue(Venue):
         for record in _READER.records(root, element.path):
             try:
                 self._take(element, record, message, routes, now, items)
-            except (ValueError, ArithmeticError, TypeError) as error:
+            except (ValueError, ArithmeticError, TypeError, RecursionError) as error:
                 bad += 1
                 if bad <= _BAD_SHOWN:
                     items.append((self.session, Malformed(str(error), topic)))

@@ -214,6 +214,17 @@ def test_bad_messages_are_counted_and_spoil_nothing_else():
     assert len(many) == 21 and "980 more" in many[-1][1].reason
 
 
+def test_a_bad_change_of_a_shared_channel_is_anybodys():
+    """Without numbers nothing else tells whose change is missing."""
+    fields = {"symbol": "s", "bids": "b", "asks": "a", "whole": "w"}
+    for more, topic in (({}, "book"), ({"last": "n"}, "")):
+        venue = RedisVenue(topic="{channel}", elements={"book": {**fields, **more}})
+        with_routes(venue, ("A", "book"), ("B", "book"))
+        for record in ({"s": "A", "n": 1, "b": [[1, None]], "a": []}, b"{"):
+            said, = signals(venue, published("book", record))
+            assert isinstance(said, Malformed) and said.topic == topic
+
+
 def test_nothing_makes_it_raise():
     rng = random.Random(3)
     venue = RedisVenue()
