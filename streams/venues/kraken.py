@@ -29,6 +29,7 @@ from . import kraken_messages as wire
 __all__ = ["KrakenVenue"]
 
 _BOOK = b'{"channel":"book"'
+_CHANNEL = re.compile(rb'"channel"\s*:\s*"(\w+)"')
 _SYMBOL = re.compile(rb'"symbol"\s*:\s*"([^"\\]{1,40})"')
 _DEPTHS = (10, 25, 100, 500, 1000)
 _ALIASES = {"XBT": "BTC", "XDG": "DOGE"}        # names of REST and v1, unknown to v2
@@ -165,14 +166,21 @@ class KrakenVenue(Venue):
             return self._malformed(raw, error)
 
     def _malformed(self, raw: bytes, error: Exception) -> Iterable[Item]:
-        """A message that says nothing. A book that it was about is wrong from now on."""
-        found = _SYMBOL.search(raw)
-        symbol = found[1].decode("utf-8", "replace") if found else ""
+        """A message that says nothing. Books that it may have been about are wrong from now on."""
         items: list[Item] = [(self.session, Malformed(str(error)))]
-        if b'"book"' in raw[:80] and symbol in self._books:
+        for symbol in self._concerned(raw, error):
             self._right.pop(symbol, None)
             items.append((self._books[symbol], BookBroken("a malformed update")))
         return items
+
+    def _concerned(self, raw: bytes, error: Exception) -> Sequence[str]:
+        """The symbols of these books: those that it names, or all where it does not even say what it is."""
+        channel = _CHANNEL.search(raw)
+        whole = not isinstance(error, msgspec.DecodeError) or isinstance(error, msgspec.ValidationError)
+        if whole if channel is None else channel[1] != b"book":
+            return ()
+        named = {symbol.decode("utf-8", "replace") for symbol in _SYMBOL.findall(raw)}
+        return [symbol for symbol in self._books if symbol in named or not named]
 
     # -- books ----------------------------------------------------------------------------------------
 

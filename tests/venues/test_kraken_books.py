@@ -263,6 +263,21 @@ def test_a_wrong_snapshot_asks_for_another():
     assert talk.books["BTC/USD"].status == "syncing" and talk.books["BTC/USD"].stamp is None
 
 
+@pytest.mark.parametrize("raw, lost", [
+    (b'{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[],"asks":[],"checksum":1},'
+     b'{"symbol":"ETH/USD","bids":[{"price":1,"qty":null}],"asks":[],"checksum":1}]}', "BTC/USD ETH/USD"),
+    (b'{"channel":"book","type":"update","data":[{"symbol":"ETH/USD","bids":[{"pri', "ETH/USD"),
+    (b'{"channel":"book","type":"update","data":[{"bids":[{"pri', "BTC/USD ETH/USD XRP/USD"),
+    (b'{"cha', "BTC/USD ETH/USD XRP/USD"), (b"\xff\xfe", "BTC/USD ETH/USD XRP/USD"),
+    (b'{"channel":"trade","type":"update","data":[{"sym', ""), (b'{"method":5}', ""), (b"[]", "")])
+def test_every_book_that_a_bad_message_may_be_about_is_lost(raw, lost):
+    talk = Talk(["BTC-USD", "ETH-USD", "XRP-USD"], depth=100)      # of which the checksum covers ten levels
+    for name in (b"BTC", b"ETH", b"XRP"):
+        talk.take(frames.SNAPSHOT.replace(b"BTC", name))
+    talk.take(raw)
+    assert [symbol for symbol, book in talk.books.items() if book.status != "live"] == lost.split()
+
+
 def test_a_stale_book_is_lost_all_the_same():
     talk = Talk(["BTC-USD"])
     talk.take(frames.SNAPSHOT)
