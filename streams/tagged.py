@@ -20,7 +20,7 @@ import msgspec
 from .credentials import scrubbed
 from .errors import ConfigurationError
 from .events import Ticker
-from .venue import Item, Malformed, Notice, Route, Venue
+from .venue import BookBroken, Item, Malformed, Notice, Route, Venue
 
 __all__ = ["Audience", "Build", "Hearer", "TaggedVenue", "check_message"]
 
@@ -35,6 +35,10 @@ _SALVAGED = 1 << 20     # bytes; a longer message that does not decode is not ta
 _SPOILT = 100           # bad objects of one message that are told apart
 _KINDS = 16             # unknown kinds of messages that are reported by name
 _MEMO = 100_000         # symbols whose hearers are remembered
+
+
+class _Unread(Malformed):
+    """Something that could not be read at all: it may have been about anything."""
 
 
 class Hearer(NamedTuple):
@@ -133,7 +137,7 @@ class TaggedVenue(Venue):
         self._unknown: set[str] = set()
         self.tickers: dict[str, Ticker] = {}        # put together from several messages, by symbol
         self._on: dict[type, Callable[[Any, int, list[Item]], None]] = {
-            Malformed: self._signal, Notice: self._signal}
+            Malformed: self._signal, Notice: self._signal, _Unread: self._unread}
 
     def answer(self, kind: type, handler: Callable[[Any, int, list[Item]], None]) -> None:
         """Messages of that type go to ``handler``, not by their symbol to routes."""
@@ -226,6 +230,12 @@ class TaggedVenue(Venue):
     def _signal(self, signal: Malformed | Notice, now: int, items: list[Item]) -> None:
         items.append((self.session, signal))
 
+    def _unread(self, signal: _Unread, now: int, items: list[Item]) -> None:
+        items.append((self.session, Malformed(signal.reason)))
+        if self.rule == "unsequenced":          # nothing else will tell that a change is missing
+            items += [(route, BookBroken("what could not be read may have been a change of it"))
+                      for route in self.routes.values() if route.channel == "book"]
+
     # -- what does not decode -----------------------------------------------------------------------
 
     def _pieces(self, raw: bytes, error: Exception) -> Iterator[Any]:
@@ -235,7 +245,7 @@ class TaggedVenue(Venue):
         except _BAD as deeper:
             error, parts = deeper, None
         if parts is None:
-            yield Malformed(scrubbed(f"no message: {error}"))
+            yield _Unread(scrubbed(f"no message: {error}"))
             return
         bad = 0
         for at, part in enumerate(parts):
@@ -246,15 +256,18 @@ class TaggedVenue(Venue):
                 yield stand_in
                 bad += isinstance(stand_in, Malformed)
             if bad >= _SPOILT and at + 1 < len(parts):
-                yield Malformed(f"{bad} bad objects in one message; its last {len(parts) - at - 1} left out")
+                yield _Unread(f"{bad} bad objects in one message; its last {len(parts) - at - 1} left out")
                 return
 
     def _stand_in(self, part: Any, error: Exception) -> Malformed | Notice | None:
+        head: Head | None
         try:
             head = self._decode_head(part)
         except _BAD:
-            return Malformed(scrubbed(f"no message: {error}"))
-        if not head.kind or head.kind in self.kinds:
+            head = None
+        if head is None or not head.kind:
+            return _Unread(scrubbed(f"no message: {error}"))
+        if head.kind in self.kinds:
             return self._malformed(head, error)
         if head.kind in self._unknown or len(self._unknown) >= _KINDS:
             return None

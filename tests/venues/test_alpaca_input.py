@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streams.events import Ticker
-from streams.venue import BookSnapshot, Malformed, RestRequest
+from streams.venue import BookBroken, BookSnapshot, Malformed, RestRequest
 
 from .alpaca_frames import (
     array,
@@ -113,6 +113,19 @@ def test_a_flood_of_nonsense_is_bounded() -> None:
     assert len(signals(venue, array(*[b"7"] * 1_000_000))) == 1
     unknown = array(*[b'{"T":"u%d"}' % n for n in range(500)])
     assert len(signals(venue, unknown)) == 16
+
+
+@pytest.mark.parametrize("raw, lost", [
+    (array(DELTA)[:-1], True), (b"[7]", True), (b'[{"S":"CRV/USD"}]', True), (b'[{"T":"o","S":7}]', True),
+    (array(*[b"{}"] * 101), True), (array(CRYPTO_TRADE.replace(b"47.299", b"-1")), False),
+    (b'[{"T":"success","msg":7}]', False), (b'[{"T":"future"}]', False)])
+def test_no_book_outlives_what_may_have_changed_it(raw: bytes, lost: bool) -> None:
+    """Changes have no numbers, so nothing else would ever tell."""
+    venue = crypto()
+    books = listen(venue, ("BTC-USD", "book"), ("CRV-USD", "book"), ("AVAX-USD", "trades"))[:2]
+    items = list(venue.receive(raw, NOW))
+    broken = [route for route, event in items if isinstance(event, BookBroken)]
+    assert set(broken) == (set(books) if lost else set())
 
 
 def test_unknown_fields_are_ignored() -> None:
