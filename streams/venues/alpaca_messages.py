@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
 import msgspec
 
-from ..numbers import number_types
+from ..numbers import Count, number_types
 
 __all__ = [
     "Band", "Bar", "Book", "Cancel", "Correction", "DailyBar", "Error", "Head", "Imbalance", "KINDS", "Level",
@@ -109,7 +109,7 @@ class _Bar(_Message, Generic[P, S, W], frozen=True, gc=False):
     close: P = msgspec.field(name="c")
     time: W = msgspec.field(name="t")
     volume: Optional[S] = msgspec.field(name="v", default=None)
-    trades: Optional[int] = msgspec.field(name="n", default=None)
+    trades: Optional[Count] = msgspec.field(name="n", default=None)
     vwap: Optional[S] = msgspec.field(name="vw", default=None)
 
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import field
 
 from ..events import Bar, Event, Quote, Ticker, Trade
-from ..numbers import check_levels, check_numbers, check_prices, number_types
+from ..numbers import Count, Millis, check_levels, check_numbers, check_prices, number_types
 from ..structs import own
 from ..venue import BookSnapshot, Route
 
@@ -41,43 +41,43 @@ class Depth(msgspec.Struct, Generic[P, S], gc=False):
     is *dense*.
     """
 
-    link: int = field(name="U")
-    last: int = field(name="u")
+    link: Count = field(name="U")
+    last: Count = field(name="u")
     bids: list[tuple[P, S]] = field(name="b")
     asks: list[tuple[P, S]] = field(name="a")
-    time: int = field(name="E", default=0)
+    time: Millis = field(name="E", default=0)
 
 
 class FuturesDepth(msgspec.Struct, Generic[P, S], gc=False):
     """The same of futures; ``pu``, the predecessor's last id, is the link, so the rule is *bridged*.
     ``T`` is the matching engine's time."""
 
-    link: int = field(name="pu")
-    last: int = field(name="u")
+    link: Count = field(name="pu")
+    last: Count = field(name="u")
     bids: list[tuple[P, S]] = field(name="b")
     asks: list[tuple[P, S]] = field(name="a")
-    time: int = field(name="T", default=0)
+    time: Millis = field(name="T", default=0)
 
 
 class Snapshot(msgspec.Struct, Generic[P, S], gc=False):
     """``{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}``; futures add ``T``."""
 
-    last: int = field(name="lastUpdateId")
+    last: Count = field(name="lastUpdateId")
     bids: list[tuple[P, S]]
     asks: list[tuple[P, S]]
-    time: int = field(name="T", default=0)
+    time: Millis = field(name="T", default=0)
 
 
 class BookTicker(msgspec.Struct, Generic[P, S], gc=False):
     """``{"u":400900217,"s":"BNBUSDT","b":"25.35","B":"31.21","a":"25.36","A":"40.66"}``; futures add
     ``T``. An empty side has price 0."""
 
-    update: int = field(name="u")
+    update: Count = field(name="u")
     bid: S = field(name="b")
     bid_size: S = field(name="B")
     ask: S = field(name="a")
     ask_size: S = field(name="A")
-    time: int = field(name="T", default=0)
+    time: Millis = field(name="T", default=0)
 
 
 class TradeMessage(msgspec.Struct, Generic[P, S], gc=False):
@@ -86,23 +86,23 @@ class TradeMessage(msgspec.Struct, Generic[P, S], gc=False):
 
     price: P = field(name="p")
     size: S = field(name="q")
-    time: int = field(name="T")
+    time: Millis = field(name="T")
     buyer_made: bool = field(name="m")
-    id: Optional[int] = field(name="t", default=None)
-    aggregate: Optional[int] = field(name="a", default=None)
+    id: Optional[Count] = field(name="t", default=None)
+    aggregate: Optional[Count] = field(name="a", default=None)
 
 
 class Candle(msgspec.Struct, Generic[P, S], gc=False):
     """The ``k`` of a kline."""
 
-    start: int = field(name="t")
+    start: Millis = field(name="t")
     interval: str = field(name="i")
     open: P = field(name="o")
     close: P = field(name="c")
     high: P = field(name="h")
     low: P = field(name="l")
     volume: S = field(name="v")
-    trades: int = field(name="n")
+    trades: Count = field(name="n")
     closed: bool = field(name="x")
     quote_volume: S = field(name="q")
 
@@ -110,14 +110,14 @@ class Candle(msgspec.Struct, Generic[P, S], gc=False):
 class Kline(msgspec.Struct, Generic[P, S], gc=False):
     """``{"e":"kline","E":1672515782136,"s":"BNBBTC","k":{...}}``"""
 
-    time: int = field(name="E")
+    time: Millis = field(name="E")
     candle: Candle[P, S] = field(name="k")
 
 
 class DayTicker(msgspec.Struct, Generic[S], gc=False):
     """``24hrTicker``: rolling 24 hours. Futures have no bid and ask in it."""
 
-    time: int = field(name="E")
+    time: Millis = field(name="E")
     last: S = field(name="c")
     last_size: S = field(name="Q")
     open: S = field(name="o")
@@ -134,7 +134,7 @@ class DayTicker(msgspec.Struct, Generic[S], gc=False):
 class RestTicker(msgspec.Struct, Generic[S], gc=False):
     """Answer of ``ticker/24hr``."""
 
-    time: int = field(name="closeTime")
+    time: Millis = field(name="closeTime")
     last: S = field(name="lastPrice")
     last_size: S = field(name="lastQty")
     open: S = field(name="openPrice")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import field
 
 from ..events import Bar, Event, Quote, Side, Ticker, Trade
-from ..numbers import check_levels, check_numbers, check_prices, number_types
+from ..numbers import Count, Millis, Seconds, check_levels, check_numbers, check_prices, number_types
 from ..structs import own
 from ..venue import BookSnapshot, Route
 
@@ -41,7 +41,7 @@ class Head(msgspec.Struct, gc=False):
     subbed: str = ""
     unsubbed: str = ""
     rep: str = ""
-    time: int = field(name="ts", default=0)
+    time: Millis = field(name="ts", default=0)
     error_code: str = field(name="err-code", default="")
     error_text: str = field(name="err-msg", default="")
 
@@ -58,7 +58,7 @@ class Push(msgspec.Struct, Generic[T], gc=False):
     """``{"ch":"market.btcusdt.bbo","ts":1654031600066,"tick":{...}}``"""
 
     tick: T
-    time: int = field(name="ts", default=0)
+    time: Millis = field(name="ts", default=0)
 
 
 class Levels(msgspec.Struct, Generic[P, S], gc=False):
@@ -66,16 +66,16 @@ class Levels(msgspec.Struct, Generic[P, S], gc=False):
 
     bids: list[tuple[P, S]] = []
     asks: list[tuple[P, S]] = []
-    version: int = 0
-    time: int = field(name="ts", default=0)
+    version: Count = 0
+    time: Millis = field(name="ts", default=0)
 
 
 class Changes(msgspec.Struct, Generic[P, S], gc=False):
     """Tick of ``mbp``: a side without changes is missing. A :class:`streams.venue.BookDelta` but for
     its time, which stands outside of the tick."""
 
-    last: int = field(name="seqNum")
-    link: int = field(name="prevSeqNum")
+    last: Count = field(name="seqNum")
+    link: Count = field(name="prevSeqNum")
     bids: list[tuple[P, S]] = []
     asks: list[tuple[P, S]] = []
     time: int = 0
@@ -84,7 +84,7 @@ class Changes(msgspec.Struct, Generic[P, S], gc=False):
 class Whole(msgspec.Struct, Generic[P, S], gc=False):
     """``data`` of the answer to ``req market.btcusdt.mbp.150``."""
 
-    last: int = field(name="seqNum")
+    last: Count = field(name="seqNum")
     bids: list[tuple[P, S]] = []
     asks: list[tuple[P, S]] = []
 
@@ -93,14 +93,14 @@ class Refresh(msgspec.Struct, Generic[T], gc=False):
     """``{"id":"7","rep":"market.btcusdt.mbp.150","status":"ok","ts":1698359289261,"data":{...}}``"""
 
     data: T
-    time: int = field(name="ts", default=0)
+    time: Millis = field(name="ts", default=0)
 
 
 class Best(msgspec.Struct, Generic[S], gc=False):
     """Tick of ``bbo``."""
 
-    sequence: Optional[int] = field(name="seqId", default=None)
-    time: int = field(name="quoteTime", default=0)
+    sequence: Optional[Count] = field(name="seqId", default=None)
+    time: Millis = field(name="quoteTime", default=0)
     bid: Optional[S] = None
     bid_size: Optional[S] = field(name="bidSize", default=None)
     ask: Optional[S] = None
@@ -112,9 +112,9 @@ class Deal(msgspec.Struct, Generic[P, S], gc=False):
 
     price: P
     size: S = field(name="amount")
-    time: int = field(name="ts")
+    time: Millis = field(name="ts")
     side: Side = field(name="direction")
-    id: Optional[int] = field(name="tradeId", default=None)
+    id: Optional[Count] = field(name="tradeId", default=None)
 
 
 class Deals(msgspec.Struct, Generic[T], gc=False):
@@ -126,14 +126,14 @@ class Deals(msgspec.Struct, Generic[T], gc=False):
 class Candle(msgspec.Struct, Generic[P, S], gc=False):
     """Tick of ``kline``."""
 
-    start: int = field(name="id")
+    start: Seconds = field(name="id")
     open: P
     close: P
     low: P
     high: P
     volume: S = field(name="amount")
     quote_volume: S = field(name="vol")
-    trades: int = field(name="count")
+    trades: Count = field(name="count")
 
 
 class Day(msgspec.Struct, Generic[S], gc=False):
@@ -240,7 +240,7 @@ class Messages:
             m = push.tick
             check_numbers(m.bid, m.bid_size, m.ask, m.ask_size)
             return (Quote(
-                exchange=self._exchange, symbol=route.symbol, timestamp=(m.time or push.time) * MS,
+                exchange=self._exchange, symbol=route.symbol, timestamp=(m.time or push.time) * MS or None,
                 received=now, bid=m.bid, bid_size=m.bid_size, ask=m.ask, ask_size=m.ask_size,
                 sequence=m.sequence),)
         return parse
@@ -273,7 +273,7 @@ class Messages:
             check_prices(m.open, m.high, m.low, m.close)
             check_numbers(m.volume, m.quote_volume)
             bar = Bar(
-                exchange=self._exchange, symbol=route.symbol, timestamp=push.time * MS, received=now,
+                exchange=self._exchange, symbol=route.symbol, timestamp=push.time * MS or None, received=now,
                 interval=interval, start=m.start * SECOND, open=m.open, high=m.high, low=m.low,
                 close=m.close, volume=m.volume, quote_volume=m.quote_volume, trades=m.trades)
             before, latest = latest, bar

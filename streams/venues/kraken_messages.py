@@ -14,7 +14,7 @@ from msgspec import field
 
 from ..checksums import Digits, Formula, check_digits, digits
 from ..events import Bar, Event, Level, Quote, Side, Ticker, Trade
-from ..numbers import check_levels, check_numbers, check_prices, number_types
+from ..numbers import Count, check_levels, check_numbers, check_prices, number_types
 from ..structs import own
 from ..timestamps import Rfc3339
 from ..venue import BookSnapshot, Route
@@ -123,7 +123,7 @@ class Deal(msgspec.Struct, Generic[P, S], gc=False):
     side: Side
     price: P
     size: S = field(name="qty")
-    id: int = field(name="trade_id")
+    id: Count = field(name="trade_id")
     timestamp: str
 
 
@@ -153,7 +153,7 @@ class Candle(msgspec.Struct, Generic[P, S], gc=False):
     low: P
     close: P
     volume: S
-    trades: int
+    trades: Count
     vwap: Optional[S] = None
 
 

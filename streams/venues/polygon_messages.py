@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, Union
 
 import msgspec
 
-from ..numbers import number_types
+from ..numbers import Count, number_types
 from ..venue import FloatSize
 
 __all__ = [
@@ -30,7 +30,7 @@ S = TypeVar("S")
 D = TypeVar("D")
 
 FiniteFloat = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
-Time = Annotated[int, msgspec.Meta(ge=0, le=2 ** 63 - 1)]
+Time = Count        # of any unit
 Code = Union[int, str]
 Codes = Union[list[int], int, None]
 
@@ -87,7 +87,7 @@ class Quote(_Message, Generic[Q, S], frozen=True, gc=False, tag="Q"):
     bid_market: Code = msgspec.field(name="bx", default="")
     ask_market: Code = msgspec.field(name="ax", default="")
     conditions: Codes = msgspec.field(name="c", default=None)
-    sequence: Optional[int] = msgspec.field(name="q", default=None)
+    sequence: Optional[Count] = msgspec.field(name="q", default=None)
 
 
 class CryptoQuote(_Message, Generic[Q, S], frozen=True, gc=False, tag="XQ"):
@@ -123,7 +123,7 @@ class _Bar(_Message, Generic[P, S, D], frozen=True, gc=False):
     vwap: Optional[S] = msgspec.field(name="vw", default=None)
     # Exact volume as text on stocks, the number of dollars traded on futures.
     detail: Optional[D] = msgspec.field(name="dv", default=None)
-    trades: Optional[int] = msgspec.field(name="n", default=None)
+    trades: Optional[Count] = msgspec.field(name="n", default=None)
 
 
 class Second(_Bar[P, S, D], Generic[P, S, D], frozen=True, gc=False, tag="A", kw_only=True):

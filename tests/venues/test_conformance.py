@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from streams.errors import ConfigurationError
 from streams.events import Event
 from streams.exchanges import EXCHANGES
 from streams.sequencing import RULES
-from streams.venue import BookSnapshot, Limits, Route, Venue
+from streams.venue import BookSnapshot, Limits, Malformed, Route, Venue
 
 from .samples import DELTA, SAMPLES, Case, Sample
 from .stock_tools import NOW, mangled, survives
@@ -175,6 +176,26 @@ def test_c07_bad_input(sample: Sample) -> None:
         seeds += case[2]
     survives(venue, mangled(seeds, 300))
     survives(venue, [b"", b"{}", b"[]", b"null", b"\x00" * 50, b"[" * 5000, b'{"a":' * 3000, b"\xff\xfe"])
+
+
+@CASES
+def test_c07_numbers_that_nobody_can_hold(sample: Sample, case: Case) -> None:
+    """Neither an event nor a book has a number of more than 64 bits: nobody could pass it on."""
+    zipped = case[2][-1].startswith(b"\x1f\x8b")
+    text = gzip.decompress(case[2][-1]) if zipped else case[2][-1]
+    for found in re.finditer(rb"(?<=[:,\[])\d+(?=[,}\]])", text):
+        for number in (b"9" * 400, b"9" * 25, b"9223372036854775808", b"9" * 16, b"-1"):
+            changed = text[:found.start()] + number + text[found.end():]
+            venue = sample.make()
+            heard(venue, (*case[:2], case[2][:-1], case[3]))
+            for route, event in venue.receive(gzip.compress(changed) if zipped else changed, NOW):
+                if route is venue.session:
+                    assert isinstance(event, Malformed)
+                elif isinstance(event, Event):
+                    msgspec.msgpack.encode(event)
+                else:
+                    link = 0 if isinstance(event, BookSnapshot) else event.link
+                    msgspec.msgpack.encode((link, event.last, event.time * venue.time_unit))
 
 
 @EACH
