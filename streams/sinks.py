@@ -136,11 +136,14 @@ class BarSink(_EventSink):
 
     @staticmethod
     def _revise(history: History[Bar], event: Bar) -> None:
-        """Put ``event`` in the place of the bar with its start: the newest, nearly always."""
-        for back in range(1, len(history) + 1):
-            start = history[-back].start
+        """Put ``event`` in the place of the bar with its start: the newest, nearly always. There may be none,
+        when all trades of its time were late. One older than all that are kept is not."""
+        for at in range(len(history) - 1, -1, -1):
+            start = history[at].start
             if start == event.start:
-                history.replace(-back, event)
+                history.replace(at, event)
+            elif start < event.start:
+                history.insert(at + 1, event)
             if start <= event.start:
                 return
 

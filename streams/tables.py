@@ -100,3 +100,11 @@ class History(Sequence[V]):
     def replace(self, index: int, item: V) -> None:
         """Put another in its place. Threads: the writer, holding the lock."""
         self._items[index] = item
+
+    def insert(self, index: int, item: V) -> None:
+        """Put one before that index, of 1 at least where it is full: then the oldest goes. Threads: the
+        writer, holding the lock."""
+        if len(self._items) == self._items.maxlen:
+            self._items.popleft()
+            index -= 1
+        self._items.insert(index, item)

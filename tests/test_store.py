@@ -613,6 +613,25 @@ def test_an_open_bar_is_replaced_by_its_next_version() -> None:
     assert [(b.start, b.close) for b in store.bars["e"]["X-Y"]["1m"]] == [(60, 2.5), (120, 3.0)]
 
 
+def test_a_bar_whose_trades_were_all_late_finds_its_place() -> None:
+    store = Store()
+    sink = sink_for(store, store.writer(), "e", route("bars:1m"))
+
+    def bar(start: int) -> None:
+        sink.apply(Bar(exchange="e", symbol="X-Y", interval="1m", start=start, open=1.0, high=1.0, low=1.0,
+                       close=1.0))
+    for start in (60, 180, 120):
+        bar(start)
+    kept = store.bars["e"]["X-Y"]["1m"]
+    assert [b.start for b in kept] == [60, 120, 180]
+    for start in range(240, 240 + 120 * kept.maxlen, 120):
+        bar(start)
+    newest, oldest = kept[-1].start, kept[0].start
+    bar(newest - 60)
+    assert len(kept) == kept.maxlen and kept[0].start == oldest + 120
+    assert [b.start for b in kept[-3:]] == [newest - 120, newest - 60, newest]
+
+
 def test_other_channels_keep_their_latest() -> None:
     store = Store()
     writer = store.writer()
