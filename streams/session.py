@@ -19,7 +19,7 @@ from .feed import Feed
 from .health import Health
 from .lifecycle import Verdict
 from .refresh import Refresher, RestSource
-from .subscriptions import UNANSWERED, batches
+from .subscriptions import UNANSWERED
 from .transports.base import Transport
 from .venue import (
     Acked, Alive, Failed, Item, Malformed, Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal,
@@ -279,14 +279,14 @@ class Session:
         subscriptions, venue = self.feed.subscriptions, self.venue
         leave, enter = subscriptions.due(now)
         deadline = now + (venue.limits.ack if venue.limits.ack is not None else 10.0)
-        for batch in batches(leave, venue.limits.batch):
+        for batch in venue.batches(leave):
             if not self.may_send(now):
                 return
             self.send(venue.unsubscribe(batch))
             subscriptions.left(batch)
         # An unsubscribed topic may be wanted again since: it is due at the next look.
         room = venue.limits.topics - subscriptions.on_server()
-        for batch in batches(enter[:max(room, 0)], venue.limits.batch):
+        for batch in venue.batches(enter[:max(room, 0)]):
             if not self.may_send(now):
                 return
             batch = subscriptions.sent(batch, deadline)

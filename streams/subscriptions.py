@@ -9,12 +9,12 @@ reports what was sent and answered. So both sides may act in any order, in any s
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
 from .forking import tell_after_fork
 from .venue import Route
 
-__all__ = ["Subscriptions", "Topic", "UNANSWERED", "batches"]
+__all__ = ["Subscriptions", "Topic", "UNANSWERED"]
 
 UNANSWERED = 3          # times in a row that a topic is asked for, until no answer is one
 RETRY_BASE = 1.0        # seconds before the first retry of a transiently refused topic; doubles
@@ -309,9 +309,3 @@ class Subscriptions:
         self._topics.pop(name, None)
         self._open.pop(name, None)
         self._waiting.pop(name, None)
-
-
-def batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The same names, at most ``size`` at a time."""
-    for start in range(0, len(names), size):
-        yield names[start:start + size]

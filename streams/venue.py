@@ -14,7 +14,7 @@ of the venue's) is an item whose route is :attr:`Venue.session` and whose event 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -212,8 +212,14 @@ class Venue:
         be answered before (then ``receive`` yields it)."""
         return [(self.session, Ready())]
 
+    def batches(self, topics: Sequence[str]) -> Iterator[Sequence[str]]:
+        """The same topics in runs of at most ``limits.batch``. Between two runs the venue's limit on messages
+        is looked at, so one that needs many frames is to be several."""
+        for start in range(0, len(topics), self.limits.batch):
+            yield topics[start:start + self.limits.batch]
+
     def subscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
-        """Frames that subscribe ``topics`` (at most ``limits.batch`` of them per call)."""
+        """Frames that subscribe ``topics``, one of the :meth:`batches`."""
         raise NotImplementedError
 
     def unsubscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:

@@ -19,7 +19,7 @@ Unknown symbols are confirmed and then silent; there is no replay and no gap det
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -176,6 +176,13 @@ class PolygonVenue(TaggedVenue):
     def opened(self, now: int) -> Sequence[Item]:
         """See :meth:`Venue.opened`: the vendor speaks first."""
         return []
+
+    def batches(self, topics: Sequence[str]) -> Iterator[Sequence[str]]:
+        """See :meth:`Venue.batches`: what is asked for alone is a run of its own."""
+        others, alone = self._requests.apart(topics)
+        yield from super().batches(others)
+        for topic in alone:
+            yield [topic]
 
     def subscribe(self, topics: Sequence[str]) -> Sequence[bytes | str]:
         """See :meth:`Venue.subscribe`."""

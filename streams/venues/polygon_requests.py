@@ -57,13 +57,17 @@ class Requests:
         self._tried: set[_Kind] = set()         # kinds of which one has been asked for alone
         self._suspects: set[str] = set()        # topics to be asked for alone
 
+    def apart(self, topics: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Those that may share a request, and those that are asked for alone."""
+        alone = [topic for topic in topics if topic in self._suspects]
+        return [topic for topic in topics if topic not in self._suspects], alone
+
     def subscribe(self, topics: Sequence[str]) -> list[bytes | str]:
         """The frames that subscribe ``topics``, noted as asked."""
         self._settle(topics)
         requests: list[_Request] = []
         for kind, names in _by_kind(topics).items():
-            alone = [name for name in names if name in self._suspects]
-            others = [name for name in names if name not in alone] if alone else names
+            others, alone = self.apart(names)
             requests += [_Request([name]) for name in alone]
             if others and kind not in self._tried:
                 self._tried.add(kind)

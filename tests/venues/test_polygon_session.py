@@ -200,6 +200,19 @@ def test_each_index_is_asked_for_alone_and_counts_for_the_message_limit() -> Non
     assert admitted().limits.batch > 1
 
 
+def test_what_is_asked_for_alone_counts_for_the_message_limit() -> None:
+    """After a refusal without a name, each of what stayed unanswered is a message of its own."""
+    topics = [f"T.A{number}" for number in range(300)]
+    venue = admitted()
+    venue.subscribe(topics[:1])
+    signals(venue, confirmed(topics[0]))
+    venue.subscribe(topics[1:])
+    signals(venue, status("error", "not authorized"))
+    runs = list(venue.batches([*topics[1:], "T.B", "Q.B"]))
+    assert sorted(topic for run in runs for topic in run) == sorted([*topics[1:], "T.B", "Q.B"])
+    assert all(len(venue.subscribe(run)) <= 2 for run in runs)
+
+
 def test_a_wildcard_may_be_refused_where_symbols_are_not() -> None:
     venue = admitted()
     cluster = Cluster({"T.*"}, "request", False)
