@@ -18,7 +18,7 @@ from .handlers import Handlers, Listener
 from .metrics import Guarded, Metrics, NoMetrics
 from .sequencing import RULES, BookKeeper
 from .sinks import Sink, sink_for
-from .store import Store, Writer
+from .store import GONE, Store, Writer
 from .subscriptions import Subscriptions
 from .tables import Table
 from .venue import BookDelta, BookSnapshot, Route, Venue
@@ -166,7 +166,7 @@ class Feed:
         self.troubles.pop(route, None)
         self.heard.discard(route)
         with self.writer.lock:
-            sink.disconnected("closed", "unsubscribed")
+            sink.disconnected("closed", GONE)
             keeper = self.keepers.pop(route, None)
             books = self.store.orderbooks.get(self.exchange, Table())
             if keeper is not None and books.get(route.symbol) is keeper.book:

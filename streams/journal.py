@@ -222,6 +222,8 @@ class Journal:
         if book is not None and book.stamp is not None and not (outlet.closed or self._broken):
             self._note(outlet, _capture(book, again))
             outlet.status = book.status
+            if book.status == "closed":
+                self._note(outlet, Marked("closed", outlet.reason))     # and why
 
     # -- the other thread's side ---------------------------------------------------------------------
 

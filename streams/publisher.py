@@ -26,6 +26,7 @@ from .forking import tell_after_fork
 from .handlers import Handlers
 from .journal import Captured, Journal, Outlet, Tap
 from .redisclient import RedisClient
+from .store import GONE
 
 __all__ = ["Publisher", "take_tokens"]
 
@@ -324,13 +325,19 @@ class Publisher(threading.Thread):
         except (ValueError, TypeError, OverflowError):
             groups = batch.groups = [self._fit(group) for group in groups]
             data = encode(batch)
-        kept = {}
+        kept: dict[str, bytes] = {}
+        gone: set[str] = set()
         for group in groups:
+            name = f"{group.exchange} {group.symbol}"
             wholes = [at for at, item in enumerate(group.items) if item.__class__ is Whole]
-            if wholes:
+            if Marked("closed", GONE) in group.items[-1:]:
+                kept.pop(name, None)
+                gone.add(name)
+            elif wholes:
                 since = msgspec.structs.replace(group, items=group.items[wholes[-1]:])
-                kept[f"{group.exchange} {group.symbol}"] = encode(Kept(number, since))
-        return _Sealed(number, data, kept, sum(len(group.items) for group in groups))
+                kept[name] = encode(Kept(number, since))
+                gone.discard(name)
+        return _Sealed(number, data, kept, gone, sum(len(group.items) for group in groups))
 
     def _fit(self, group: Group) -> Group:
         """The group, if it can be packed; else what stands for it: one bad number must not silence all."""
@@ -353,6 +360,8 @@ class Publisher(threading.Thread):
                       maxlen=self._history_with(len(batch.data)), approximate=True)
             if batch.kept:
                 pipe.hset(books, mapping=batch.kept)
+            if batch.gone:
+                pipe.hdel(books, *batch.gone)
             pipe.publish(live, batch.data)
             # What was only just made must not wait for the next renewal: who is killed never sees it.
             if batch.kept or self._sent_at >= self._renewed_at + RENEW:
@@ -415,6 +424,7 @@ class _Sealed(NamedTuple):
     number: int
     data: bytes
     kept: dict[str, bytes]
+    gone: set[str]
     items: int
 
 

@@ -16,7 +16,7 @@ from .events import Trade
 from .fanout import Batch, Change, Group, Happened, Kept, Marked, Whole
 from .mirror import Mirror
 from .sinks import Sink, sink_for
-from .store import Store, Writer
+from .store import GONE, Store, Writer
 from .tables import Table
 from .venue import Route
 
@@ -214,6 +214,15 @@ class Replicas:
                 self._store.orderbooks.setdefault(group.exchange, Table())[group.symbol] = mirror.book
             elif kind is Marked:
                 mirror.mark(item.status, item.reason)       # type: ignore[union-attr]
+                if item.reason == GONE:                     # type: ignore[union-attr]
+                    self._forget(group, mirror.book)
+
+    def _forget(self, group: Group, book: OrderBook) -> None:
+        """A book has left its keeper's store, and so leaves ours."""
+        self._all.pop((group.exchange, group.symbol, group.channel), None)
+        books = self._store.orderbooks.get(group.exchange, Table())
+        if books.get(group.symbol) is book:
+            del books[group.symbol]
 
     def _misfit(self, mirror: Mirror, item: Any) -> None:
         self.counts.gaps += 1

@@ -36,6 +36,7 @@ __all__ = ["Store", "Writer"]
 
 KEPT_TRADES = 1000      # per symbol
 KEPT_BARS = 1000        # per symbol and interval
+GONE = "unsubscribed"   # why a book is closed that leaves the store; others stay, to be read
 
 
 class Writer:

@@ -151,6 +151,7 @@ class Copies:
         source.follow()
 
     def _sent(self, batch):
+        self.batch = batch
         self.raw.append(batch.data)
 
     def pass_on(self):
@@ -214,8 +215,10 @@ def test_what_is_subscribed_later_and_not_any_more():
     copies.pass_on()
     assert image(copies.store)["books"] == image(source.store)["books"]
     source.unwant("A")
+    book = copies.store.orderbooks["hand"]["A"]
     copies.pass_on()
-    assert copies.store.orderbooks["hand"]["A"]["status"] == "closed"
+    assert book["status"] == "closed" and list(copies.store.orderbooks["hand"]) == ["B"]
+    assert copies.batch.gone == {"hand A"}, "nor is it kept for newcomers"
     source.want("A")
     source.whole("A", 100)
     copies.pass_on()
@@ -342,8 +345,10 @@ def test_an_end_is_passed_on_whatever_is_lost():
     journal, = copies.publisher._tap.journals()
     journal.outlets()
     journal.repeat_all()                # as after an outage of Redis
+    book = copies.store.orderbooks["hand"]["A"]
     copies.pass_on()
-    assert copies.store.orderbooks["hand"]["A"]["status"] == "closed"
+    assert book["status"] == "closed" and not copies.store.orderbooks["hand"]
+    assert len(copies.replicas.books()) == 0 and not copies.batch.kept
     assert {outlet.symbol for outlet in journal.outlets()} == {"B"}
 
 
