@@ -39,6 +39,7 @@ T = TypeVar("T")
 LOOK = 0.25             # seconds between two looks at who has fallen silent
 PAGE = 200              # entries of a log that are fetched at once
 LARGEST = 256 * 1024 * 1024
+GIVEN_UP = 60.0         # seconds of silence after which whoever else has the same is believed
 FORGOTTEN = 3600.0      # seconds of silence after which nothing is remembered of a line
 # What a log says is right, but nobody knows yet whether there is more, nor whether its line still lives.
 _UNHEARD = "its collector has not been heard of yet"
@@ -256,7 +257,7 @@ class RemoteStore(Store):
         line = self._line(batch.line, batch.number)
         if batch.number <= line.number:
             return      # sent twice, or found in the log before: no sign of life
-        line.heard = time.monotonic()
+        line.heard, line.given_up = time.monotonic(), False
         if batch.number > line.number + 1:
             self._catch_up(line, batch.number)
         with self._writer.lock:
@@ -367,6 +368,7 @@ class RemoteStore(Store):
                 self.notify()
             elif silence > FORGOTTEN:
                 del self._lines[line.name]
+            line.given_up = silence > GIVEN_UP
 
 
 class _Follower:

@@ -32,6 +32,7 @@ class Line:
         number: Of the last batch that was taken; 0 before the first.
         heard: When, in monotonic seconds.
         silent: Why nothing of it counts as live; "" while it is heard of.
+        given_up: It has been silent for so long that it stands in nobody's way.
     """
 
     def __init__(self, name: str, heard: float, silent: str = "") -> None:
@@ -39,6 +40,7 @@ class Line:
         self.number = 0
         self.heard = heard
         self.silent = silent
+        self.given_up = False
 
 
 @dataclass
@@ -169,10 +171,10 @@ class Replicas:
                     or (self._symbols is not None and group.symbol not in self._symbols)):
                 return None
             replica = self._all[key] = self._new(line, group)
-        elif group.token < replica.token:
+        elif group.token < replica.token and not replica.line.given_up:
             self.counts.fenced += 1
             return None
-        elif group.token > replica.token or replica.line is not line:
+        elif group.token != replica.token or replica.line is not line:
             self._take_over(replica, line, group)
         return replica
 

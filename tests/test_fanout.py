@@ -564,6 +564,42 @@ def test_who_ended_politely_stands_in_nobodys_way():
     assert reader.book["status"] == "live" and reader.book["bids"] == [(2.0, 1.0)]
 
 
+def test_who_has_been_silent_for_long_stands_in_nobodys_way():
+    reader = Reader()
+    reader.say("new", 6, whole(1, 1.0))
+    reader.replicas.silent(reader.numbers["new"], "silent")
+    reader.say("old", 5, whole(9, 2.0, again=True))
+    assert reader.book["status"] == "stale" and reader.book["bids"] == [(1.0, 1.0)]
+    reader.numbers["new"].given_up = True
+    reader.say("old", 5, whole(9, 2.0, again=True))
+    assert reader.book["status"] == "live" and reader.book["bids"] == [(2.0, 1.0)]
+    reader.replicas.heard(reader.numbers["new"])        # it is back after all
+    reader.numbers["new"].given_up = False
+    reader.say("new", 6, whole(2, 3.0, again=True))
+    reader.say("old", 5, whole(9, 2.0))
+    assert reader.book["status"] == "live" and reader.book["bids"] == [(3.0, 1.0)]
+
+
+def test_who_is_back_after_long_goes_on_where_nobody_came():
+    reader = Reader()
+    reader.say("one", 6, whole(1, 1.0))
+    reader.replicas.silent(reader.numbers["one"], "silent")
+    reader.numbers["one"].given_up = True
+    reader.say("one", 6, Change(1, 2, 0, [(2.0, 1.0)], []))
+    reader.replicas.heard(reader.numbers["one"])
+    assert reader.book["status"] == "live" and reader.book.best_bid == (2.0, 1.0)
+    assert reader.replicas.counts.takeovers == 0
+
+
+def test_a_line_is_given_up_in_the_end(monkeypatch):
+    remote = RemoteStore(NOWHERE)
+    line = remote._lines["one"] = Line("one", time.monotonic())
+    for silence, given_up in ((1.0, False), (61.0, True), (1.0, False)):
+        line.heard = time.monotonic() - silence
+        remote._look()
+        assert line.given_up is given_up
+
+
 def test_lines_do_not_touch_each_others_books():
     reader = Reader()
     reader.say("one", 5, whole(1), symbol="A")
