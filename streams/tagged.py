@@ -11,7 +11,7 @@ events is the actual one, as the venue writes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -286,29 +286,31 @@ class TaggedVenue(Venue):
         return f"{channel}:{symbol}"
 
 
-def check_message(value: Any, signed: bool = False) -> None:
+def check_message(value: Any, signed: bool = False, below: bool = False) -> None:
     """Refuse Decimals that are not finite, absurd, or negative where nothing can be; the bounds of
     :data:`~streams.venue.FloatSize` and its like say the same to the float decoder.
 
     Args:
         value: A message struct, or what is in it. Fields named in its ``positive`` can not be 0, those
             in its ``either`` may be negative.
-        signed: Negative numbers are all right.
+        signed: Prices, the fields named in ``positive`` or ``prices``, may be anything.
+        below: This one may be negative.
 
     Raises:
         ValueError: Such a number.
     """
     if isinstance(value, Decimal):
-        if not value.is_finite() or (value < 0 and not signed) or abs(value.adjusted()) > 300:
+        if not value.is_finite() or (value < 0 and not below) or abs(value.adjusted()) > 300:
             raise ValueError(f"no number of a market: {value:.6e}")
     elif isinstance(value, (list, tuple)):
         for part in value:
-            check_message(part, signed)
+            check_message(part, signed, below)
     elif isinstance(value, msgspec.Struct):
-        positive = () if signed else getattr(value, "positive", ())
+        positive: Sequence[str] = getattr(value, "positive", ())
+        prices = (*positive, *getattr(value, "prices", ())) if signed else ()
         either = getattr(value, "either", ())
         for name in value.__struct_fields__:
             number = getattr(value, name)
-            check_message(number, signed or name in either)
-            if name in positive and not number:
+            check_message(number, signed, name in either or name in prices)
+            if name in positive and not (number or signed):
                 raise ValueError(f"{name} is 0")

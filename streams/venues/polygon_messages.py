@@ -78,6 +78,8 @@ class CryptoTrade(_Message, Generic[P, S], frozen=True, gc=False, tag="XT"):
 
 
 class Quote(_Message, Generic[Q, S], frozen=True, gc=False, tag="Q"):
+    prices: ClassVar[tuple[str, ...]] = ("bid", "ask")
+
     symbol: str = msgspec.field(name="sym")
     time: Time = msgspec.field(name="t")
     bid: Optional[Q] = msgspec.field(name="bp", default=None)

@@ -226,6 +226,17 @@ def test_futures_may_trade_below_zero(number: Any) -> None:
     assert isinstance(one(signals(venue, array(nan))), Malformed)
 
 
+@pytest.mark.parametrize("number", [float, Decimal])
+@pytest.mark.parametrize("message", [
+    b'{"ev":"T","sym":"CLK0","p":1,"s":-2,"t":1587412800000}',
+    b'{"ev":"Q","sym":"CLK0","bp":1,"bs":-1,"ap":2,"as":3,"t":1587412800001}',
+    b'{"ev":"AM","sym":"CLK0","v":-7,"o":1,"c":1,"h":1,"l":1,"s":1587412800000}'])
+def test_sizes_of_futures_may_not(message: bytes, number: Any) -> None:
+    venue = polygon(market="futures", number=number)
+    listen(venue, ("CLK0", "trades"), ("CLK0", "quotes"), ("CLK0", "bars:1m"))
+    assert isinstance(one(signals(venue, array(message))), Malformed)
+
+
 # -- wildcards ----------------------------------------------------------------------------------------
 
 
