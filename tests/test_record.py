@@ -792,6 +792,17 @@ class TestRest:
         url = DEPTH.format("AAA")
         assert [playback.http(url) for _ in range(4)] == [b"0", b"1", b"2", None]
 
+    def test_those_of_other_connections_are_not_given(self, path):
+        with Recorder(path) as recorder:
+            for stream in ("a", "b"):
+                recorder.opened(stream, "wss://x")
+            for stream in ("b", "a"):
+                recorder.http(stream, DEPTH.format("AAA"), stream.encode())
+        playback = Playback(address(path, speed=0, conn="a"))
+        assert playback.begin()
+        assert [playback.http(DEPTH.format("AAA")) for _ in range(2)] == [b"a", None]
+        playback.close()
+
     def test_of_those_that_were_passed_the_newest(self, file):
         url = DEPTH.format("AAA")
         write(file, *[("http", 1, {"url": url, "data": str(number)}) for number in range(3)],

@@ -150,7 +150,8 @@ class Playback:
         for number, record in enumerate(read_recording(self._path)):
             if self._interrupted():
                 return None
-            if number >= position and record.kind == "http" and _same_call(record.url, url):
+            if (number >= position and record.kind == "http" and self._follows(record)
+                    and _same_call(record.url, url)):
                 with self._lock:
                     if number not in self._served:
                         self._served.add(number)
