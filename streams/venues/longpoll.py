@@ -28,7 +28,7 @@ from ..errors import ConfigurationError, MissingDependency
 from ..mapping import Element, JsonReader, Reader, XmlReader, compile_elements, is_true, rule_of
 from ..polling import ANEW, Ask
 from ..symbols import SymbolStyle
-from ..venue import Alive, BookSnapshot, Item, Limits, Malformed, Notice, Resync, Route, Venue
+from ..venue import Alive, BookBroken, BookSnapshot, Item, Limits, Malformed, Notice, Resync, Route, Venue
 
 __all__ = ["LongPollJsonVenue", "LongPollXmlVenue"]
 
@@ -37,6 +37,7 @@ _QUERY = {"symbols": "{symbols}", "channels": "{channels}", "cursor": "{cursor}"
 _PLACES = frozenset({"symbols", "channels", "cursor", "hold", "fresh"})
 _ETAG = "etag"
 _HEADER = "header:"
+_MISSING = "what came in between is missing"
 _BAD_SHOWN = 20     # bad records of one answer that are named one by one
 # RecursionError: what is nested nearly too deeply to be decoded can be too deep to be shown.
 _BAD = (ValueError, ArithmeticError, TypeError, RecursionError)
@@ -201,8 +202,9 @@ class _LongPollVenue(Venue):
         except ValueError as error:
             return [(self.session, Malformed(f"not {self._format}: {error}"))]
         items: list[Item] = []
-        if self._reset is not None and is_true(self._reset(root)):
-            items.append((self.session, Notice("the feed has begun anew: what came in between is missing")))
+        anew = self._reset is not None and is_true(self._reset(root))
+        if anew:
+            items.append((self.session, Notice(f"the feed has begun anew: {_MISSING}")))
         bad = 0
         others: dict[str, None] = {}            # topics of those bad ones that are not shown
         for element in self._elements:
@@ -219,6 +221,10 @@ class _LongPollVenue(Venue):
         if bad > _BAD_SHOWN:
             items.append((self.session, Malformed(f"{bad - _BAD_SHOWN} more bad records in one answer")))
             items += [(self.session, Resync(topic, "a bad record")) for topic in others if topic]
+        if anew:
+            whole = {route for route, event in items if isinstance(event, BookSnapshot)}
+            items[:0] = [(route, BookBroken(_MISSING)) for route in self.routes.values()
+                         if route.channel == "book" and route not in whole]
         return items or ((self.session, Alive()),)      # nothing new, as a 204 says it, too
 
     # -- inside ----------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ import pytest
 from streams.errors import ConfigurationError
 from streams.exchanges import LongPollJson, LongPollXml
 from streams.manager import StreamManager
+from streams.mapping import Change
 from streams.polling import ANEW, Ask
 from streams.sim.longpoll import LongPollSim, PollFault
-from streams.venue import Alive, BookSnapshot, Malformed, Notice, Ready
+from streams.venue import Alive, BookBroken, BookSnapshot, Malformed, Notice, Ready
 from streams.venues.longpoll import LongPollJsonVenue, LongPollXmlVenue
 
 from ..tools import exact, wait_live, wait_until
@@ -229,6 +230,16 @@ def test_nothing_makes_it_raise(kind, seed):
         for _ in range(rng.randrange(1, 4)):
             raw[rng.randrange(len(raw))] = rng.randrange(256)
         answered(venue, bytes(raw[:rng.randrange(len(raw) + 1)]))
+
+
+def test_books_that_a_new_beginning_leaves_out_are_rebuilt():
+    table = {"up": {"channel": "book", "symbol": "s", "bids": "b", "asks": "a", "whole": "w"}}
+    venue = LongPollJsonVenue(elements=table)
+    given, left_out = with_routes(venue, ("A", "book"), ("B", "book"))
+    records = [{"s": "A", "b": [], "a": [], "w": True}, {"s": "B", "b": [[1, 1]], "a": []}]
+    items = answered(venue, json.dumps({"reset": True, "up": records}).encode())
+    assert [type(event) for route, event in items if route is given] == [BookSnapshot]
+    assert [type(event) for route, event in items if route is left_out] == [BookBroken, Change]
 
 
 def test_every_book_of_a_bad_change_is_rebuilt():
