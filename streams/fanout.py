@@ -60,7 +60,8 @@ class Whole(msgspec.Struct, array_like=True, tag=1):
 
 
 class Marked(msgspec.Struct, array_like=True, tag=2):
-    """A book's status has changed: ``live``, ``syncing``, ``stale`` or ``closed``."""
+    """A book's status has changed: ``live``, ``syncing``, ``stale`` or ``closed``. One that is closed because
+    it was unsubscribed (:data:`streams.store.GONE`) leaves the readers' stores, and is kept no longer."""
 
     status: str
     reason: str
