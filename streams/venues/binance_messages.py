@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Generic, Optional, TypeVar, Union
+from typing import Annotated, Any, Generic, Optional, TypeVar, Union
 
 import msgspec
 from msgspec import field
@@ -52,7 +52,7 @@ class FuturesDepth(msgspec.Struct, Generic[P, S], gc=False):
     """The same of futures; ``pu``, the predecessor's last id, is the link, so the rule is *bridged*.
     ``T`` is the matching engine's time."""
 
-    link: Count = field(name="pu")
+    link: Annotated[int, msgspec.Meta(ge=-1, le=2 ** 63 - 1)] = field(name="pu")    # -1, seen: none before
     last: Count = field(name="u")
     bids: list[tuple[P, S]] = field(name="b")
     asks: list[tuple[P, S]] = field(name="a")

@@ -144,9 +144,10 @@ def test_depth(number: Any) -> None:
 
 def test_depth_of_futures_links_to_its_predecessor() -> None:
     venue = talk(BinanceFuturesVenue)
-    delta = one(venue, data("bnbbtc@depth@100ms", e="depthUpdate", E=5, T=4, s="BNBBTC", U=157, u=160, pu=149,
-                            b=[["7", "1"]], a=[], st=1, ps="BNBBTC"))
-    assert (delta.link, delta.last, delta.time) == (149, 160, 4)
+    for before in (149, -1):                            # -1: it has none
+        delta = one(venue, data("bnbbtc@depth@100ms", e="depthUpdate", E=5, T=4, s="BNBBTC", U=157, u=160,
+                                pu=before, b=[["7", "1"]], a=[], st=1, ps="BNBBTC"))
+        assert (delta.link, delta.last, delta.time) == (before, 160, 4)
     assert venue.rule == "bridged" and BinanceVenue.rule == "dense"
 
 
