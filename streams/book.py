@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from .errors import ConfigurationError
 from .events import Level, Number
 from .levels import Side
 from .locks import under_lock
@@ -110,7 +111,13 @@ class BookView(_Reading):
 
     def depth(self, count: int) -> Tops:
         """``(bids, asks)``: the best ``count`` levels of each side, best first."""
+        _check_depth(count)
         return self._bids[:count], self._asks[:count]
+
+
+def _check_depth(count: Any) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ConfigurationError(f"depth({count!r}): give a number of levels, 0 or more")
 
 
 class _Memo:
@@ -205,8 +212,7 @@ class OrderBook(_Reading):
             known = memo.depths.get(count)
             if known is not None:
                 return known
-        if count < 0:
-            raise ValueError(f"depth({count}): the number of levels can not be negative")
+        _check_depth(count)
         return self._top(count)
 
     def _top(self, count: int) -> Tops:

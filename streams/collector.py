@@ -21,13 +21,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from .checks import names
 from .errors import ConfigurationError, StopTimeout, StreamsError
 from .fanout import Keys
 from .forking import tell_after_fork
 from .manager import StreamManager, stream_class
 from .publisher import POLITE, Publisher, take_tokens
 from .redisclient import RedisClient, redis_py
-from .settings import names
 
 __all__ = ["Collector", "Membership", "owner"]
 

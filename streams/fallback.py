@@ -20,12 +20,12 @@ from typing import Any, TypeVar, Union
 import msgspec
 
 from .book import BookView
+from .checks import check_name, check_positive, check_seconds
 from .errors import ConfigurationError, NoData, StaleData, StreamsError
 from .events import AHEAD, Number, Ticker
 from .forking import tell_after_fork
 from .metrics import Guarded, Metrics
 from .rest import Rest
-from .settings import check_positive, check_seconds
 from .store import Store
 from .venue import Venue
 
@@ -136,6 +136,7 @@ class Fallback:
     def _get(self, kind: str, exchange: str, symbol: str, max_age: float | None,
              read: Callable[[str, str, float], A], rest: Callable[[str, str], A], shape: type[A]) -> A:
         age = self._ttl[kind] if max_age is None else max_age
+        check_name("symbol", symbol, "BTC-USDT")
         check_seconds("max_age", age)
         with self._lock:
             key = self._keys.setdefault((kind, exchange, symbol), _Key())

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .book import BookView
+from .checks import check_count, check_seconds, check_timeout, names
 from .errors import ConfigurationError, NotReady, StopTimeout
 from .events import Ticker
 from .fallback import Fallback, Provider
@@ -21,7 +22,7 @@ from .handlers import Handlers, Hearing
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
-from .settings import check_count, check_options, check_seconds, check_timeout, names
+from .settings import check_options
 from .store import Store
 from .stream import OPTIONS, POLITE, Stream
 from .venue import Venue
@@ -281,7 +282,7 @@ class StreamManager(Hearing):
             NotReady: The time ran out, or what is missing will not come (refused, failed); the message
                 names what is missing and why.
         """
-        if timeout:
+        if timeout is not None and timeout != 0:
             check_seconds("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         seen = self.store.last_update
@@ -334,7 +335,8 @@ class StreamManager(Hearing):
 
     def _known(self, exchange: str) -> str:
         """The name of an exchange in the store: its own, or that of a stream of the user's."""
-        if exchange in self.store.tickers or exchange in self.store.orderbooks:
+        if isinstance(exchange, str) and any(
+                exchange in table for table in (self.store.tickers, self.store.orderbooks)):
             return exchange
         return stream_class(exchange).venue.name
 

@@ -6,12 +6,13 @@ import difflib
 import ipaddress
 import os
 import ssl
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from .backoff import Backoff
+from .checks import check_count, check_seconds
 from .credentials import public_url, secret_headers
 from .errors import ConfigurationError
 from .handlers import Handlers
@@ -21,26 +22,8 @@ from .transports.tls import check_sslopt, tls_context
 from .venue import Route, Venue
 
 __all__ = [
-    "check_count", "check_encrypted", "check_known", "check_options", "check_positive", "check_seconds",
-    "check_timeout", "complete_keys", "names", "rest_address", "routes_of", "stream_address"]
-
-
-def names(what: str, given: Collection[str] | str) -> list[str]:
-    """A list of names, from any collection of them; one name alone is a list of one.
-
-    Raises:
-        ConfigurationError: Empty, or not names.
-    """
-    items = [given] if isinstance(given, str) else given
-    if not isinstance(items, Collection) or not len(items):
-        raise ConfigurationError(f"{what}={given!r}: give a list of names, like {_EXAMPLES[what]}")
-    for item in items:
-        if not isinstance(item, str) or not item:
-            raise ConfigurationError(f"{what}: {item!r} is no name; give text, like {_EXAMPLES[what]}")
-    return list(dict.fromkeys(items))
-
-
-_EXAMPLES = {"symbols": "['BTC-USDT']", "channels": "['book']"}
+    "check_encrypted", "check_known", "check_options", "complete_keys", "rest_address", "routes_of",
+    "stream_address"]
 
 
 def routes_of(facts: Venue, known: Iterable[Route], symbols: Iterable[str],
@@ -121,29 +104,6 @@ def check_known(venue: type[Venue], options: Iterable[str], general: Iterable[st
         near = difflib.get_close_matches(name, [*venue.options, *general], 1)
         if near:
             raise ConfigurationError(f"{venue.name} has no option {name!r}; did you mean {near[0]!r}?")
-
-
-def check_seconds(name: str, value: Any) -> None:
-    """Raises ConfigurationError unless it is a number of seconds above 0."""
-    check_positive(name, value, "seconds")
-
-
-def check_positive(name: str, value: Any, what: str) -> None:
-    """Raises ConfigurationError unless it is a number above 0; ``what`` of."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"{name}={value!r}: it must be more than 0 {what}")
-
-
-def check_timeout(timeout: Any) -> None:
-    """Raises ConfigurationError unless it is a number."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise ConfigurationError(f"timeout={timeout!r}: give a number of seconds")
-
-
-def check_count(name: str, value: Any, what: str) -> None:
-    """Raises ConfigurationError unless it is a whole number, at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name}={value!r}: it must be a number of {what}, at least 1")
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from .book import BookView, OrderBook
+from .checks import check_name, check_seconds, check_timeout
 from .errors import ConfigurationError, NoData, StaleData
 from .events import AHEAD, Bar, Event, Quote, Ticker, Trade
 from .locks import owns, release, under_lock
@@ -207,8 +208,13 @@ class Store:
             The new stamp, or ``since`` when the time ran out.
 
         Raises:
-            ConfigurationError: Nothing could ever come: the caller holds ``lock``, or is a stream's thread.
+            ConfigurationError: An argument is something else. Or nothing could ever come: the caller holds
+                ``lock``, or is a stream's thread.
         """
+        if since is not None and type(since) is not int:
+            raise ConfigurationError(f"since={since!r}: give the last_update that was seen last, or None")
+        if timeout is not None:
+            check_timeout(timeout)
         stamp = self.last_update
         if stamp != since:
             return stamp
@@ -261,8 +267,11 @@ class Store:
         Raises:
             NoData: There is none (yet).
             StaleData: It is not live, or too old; only with ``max_age``.
+            ConfigurationError: An argument can not be what it stands for.
         """
-        book: OrderBook | None = self.orderbooks.get(exchange, _NOTHING).get(symbol)
+        if max_age is not None:
+            check_seconds("max_age", max_age)
+        book: OrderBook | None = _found(self.orderbooks, exchange, symbol)
         if book is None:
             raise NoData(_missing("order book", self.orderbooks, exchange, symbol))
         view = book.view()
@@ -275,7 +284,9 @@ class Store:
     def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
         """The latest ticker. Arguments and errors as for :meth:`orderbook`, but one from ahead of the clock
         is refused: how old it is nobody can say."""
-        ticker: Ticker | None = self.tickers.get(exchange, _NOTHING).get(symbol)
+        if max_age is not None:
+            check_seconds("max_age", max_age)
+        ticker: Ticker | None = _found(self.tickers, exchange, symbol)
         if ticker is None:
             raise NoData(_missing("ticker", self.tickers, exchange, symbol))
         if max_age is not None:
@@ -370,8 +381,20 @@ if hasattr(os, "register_at_fork"):
 _NOTHING: Mapping[str, Any] = {}
 
 
+def _found(table: Mapping[str, Mapping[str, Any]], exchange: str, symbol: str) -> Any:
+    """What is there under these names, or None. Names that are none are refused when nothing is found."""
+    try:
+        found = table.get(exchange, _NOTHING).get(symbol)
+    except TypeError:                           # a list, perhaps
+        found = None
+    if found is None:
+        check_name("exchange", exchange, "binance")
+        check_name("symbol", symbol, "BTC-USDT")
+    return found
+
+
 def _check_age(what: str, age: float | None, max_age: float) -> None:
-    if age is None or not age <= max_age:           # NaN is no permission either
+    if age is None or age > max_age:
         shown = "unknown" if age is None else f"{age:.3f} s"
         raise StaleData(f"{what} is too old: its age is {shown}, at most {max_age} s was asked for", age)
 

@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .backoff import Backoff
+from .checks import check_timeout, names
 from .connector import Connector, Way
 from .credentials import scrubber, secret_headers, secrets_of
 from .errors import ConfigurationError
@@ -30,8 +31,7 @@ from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
 from .rest import Rest
 from .settings import (
-    check_encrypted, check_known, check_options, check_timeout, complete_keys, names, rest_address,
-    routes_of, stream_address,
+    check_encrypted, check_known, check_options, complete_keys, rest_address, routes_of, stream_address,
 )
 from .store import Store
 from .venue import Route, Venue

@@ -16,6 +16,7 @@ import pytest
 
 from streams import levels
 from streams.book import AGAIN, WATCHED, BookView, OrderBook
+from streams.errors import ConfigurationError
 from streams.levels import Side
 from streams.sequencing import BookKeeper, Clock
 from streams.venue import BookSnapshot, Route
@@ -121,8 +122,9 @@ def test_depth_gives_the_best_levels_of_both_sides() -> None:
         assert asks == ((50.0, 1.0), (51.0, 1.0), (52.0, 1.0))
         assert source.depth(0) == ((), ())
         assert [len(side) for side in source.depth(1000)] == [49, 40]
-    with pytest.raises(ValueError, match=r"depth\(-1\): the number of levels can not be negative"):
-        keeper.book.depth(-1)
+        for wrong in (-1, None, "3", 2.5):
+            with pytest.raises(ConfigurationError, match=r"depth\(.*\): give a number of levels, 0 or more"):
+                source.depth(wrong)  # type: ignore[arg-type]
 
 
 def test_a_book_of_limited_depth_shows_no_more() -> None:

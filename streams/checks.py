@@ -1,0 +1,60 @@
+"""Whether an argument can be what it stands for; if not, one line says at the call what would be right.
+
+Knows nothing of what is configured with it, so everything may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from .errors import ConfigurationError
+
+__all__ = ["check_count", "check_name", "check_positive", "check_seconds", "check_timeout", "names"]
+
+
+def names(what: str, given: Collection[str] | str) -> list[str]:
+    """A list of names, from any collection of them; one name alone is a list of one.
+
+    Raises:
+        ConfigurationError: Empty, or not names.
+    """
+    items = [given] if isinstance(given, str) else given
+    if not isinstance(items, Collection) or not len(items):
+        raise ConfigurationError(f"{what}={given!r}: give a list of names, like {_EXAMPLES[what]}")
+    for item in items:
+        if not isinstance(item, str) or not item:
+            raise ConfigurationError(f"{what}: {item!r} is no name; give text, like {_EXAMPLES[what]}")
+    return list(dict.fromkeys(items))
+
+
+_EXAMPLES = {"symbols": "['BTC-USDT']", "channels": "['book']"}
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Raises ConfigurationError unless it is a number of seconds above 0."""
+    check_positive(name, value, "seconds")
+
+
+def check_positive(name: str, value: Any, what: str) -> None:
+    """Raises ConfigurationError unless it is a number above 0; ``what`` of."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigurationError(f"{name}={value!r}: it must be more than 0 {what}")
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raises ConfigurationError unless it is a number; below 0 it is a time that is over."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
+        raise ConfigurationError(f"timeout={timeout!r}: give a number of seconds")
+
+
+def check_count(name: str, value: Any, what: str) -> None:
+    """Raises ConfigurationError unless it is a whole number, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name}={value!r}: it must be a number of {what}, at least 1")
+
+
+def check_name(what: str, value: Any, example: str) -> None:
+    """Raises ConfigurationError unless it is text, and some of it."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{what}={value!r}: give text, like {example!r}")
