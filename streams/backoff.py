@@ -6,6 +6,8 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+from .checks import check_seconds, check_timeout
+
 __all__ = ["Backoff", "RollingWindow"]
 
 
@@ -20,10 +22,16 @@ class Backoff:
         cap: Upper bound of all of them.
         healthy_after: Seconds a connection must have lived for the count to start anew.
         rand: Source of jitter in [0, 1).
+
+    Raises:
+        ConfigurationError: One of them is no number of seconds.
     """
 
     def __init__(self, base: float = 0.5, cap: float = 30.0, healthy_after: float = 20.0,
                  rand: Callable[[], float] = random.random) -> None:
+        check_seconds("base", base)
+        check_seconds("cap", cap)
+        check_timeout(healthy_after, "healthy_after")
         self.base = base
         self.cap = cap
         self.healthy_after = healthy_after

@@ -42,10 +42,10 @@ def check_positive(name: str, value: Any, what: str) -> None:
         raise ConfigurationError(f"{name}={value!r}: it must be more than 0 {what}")
 
 
-def check_timeout(timeout: Any) -> None:
+def check_timeout(timeout: Any, name: str = "timeout") -> None:
     """Raises ConfigurationError unless it is a number; below 0 it is a time that is over."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
-        raise ConfigurationError(f"timeout={timeout!r}: give a number of seconds")
+        raise ConfigurationError(f"{name}={timeout!r}: give a number of seconds")
 
 
 def check_count(name: str, value: Any, what: str) -> None:

@@ -6,7 +6,7 @@ many streams as its endpoints and limits ask for. New wishes go where there is r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import ConfigurationError
@@ -15,7 +15,7 @@ from .rest import Rest
 from .settings import check_encrypted, complete_keys, rest_address, routes_of
 from .stream import Stream
 
-__all__ = ["Group"]
+__all__ = ["Group", "check_own"]
 
 _Left = dict[str, tuple[str, ...]]      # symbols, with those of their channels that have no place yet
 
@@ -29,6 +29,13 @@ def _by_channels(left: _Left) -> list[tuple[tuple[str, ...], list[str]]]:
     return list(together.items())
 
 
+def check_own(options: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError for options of a stream that are a manager's own business."""
+    for name, instead in (("handlers", "its on()"), ("rest", "rest_url=... and rest_limit=...")):
+        if name in options:
+            raise ConfigurationError(f"{name}: a manager has its own for its streams; use {instead}")
+
+
 class Group:
     """The streams of one exchange: as many as its endpoints and limits need. Wishes are only noted;
     :meth:`follow` has the streams act on them, and is for when no lock is held.
@@ -40,6 +47,7 @@ class Group:
     """
 
     def __init__(self, kind: type[Stream], options: dict[str, Any], shared: dict[str, Any]) -> None:
+        check_own(options)
         for name in shared.keys() & options.keys():
             raise ConfigurationError(f"{name} is one for all streams of a manager: StreamManager({name}=...)")
         self.kind = kind

@@ -17,7 +17,7 @@ from .errors import ConfigurationError, NotReady, StopTimeout
 from .events import Ticker
 from .fallback import Fallback, Provider
 from .forking import tell_after_fork
-from .group import Group
+from .group import Group, check_own
 from .handlers import Handlers, Hearing
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
@@ -97,6 +97,7 @@ class StreamManager(Hearing):
                  max_jump: float = 20.0, window: float = 60.0, **options: Any) -> None:
         check_options({**options, "store": store, "metrics": metrics})
         _check_spelling(options)
+        check_own(options)
         check_count("workers", workers, "threads")
         self.store = store if store is not None else Store()
         self.metrics = metrics or NoMetrics()

@@ -100,6 +100,8 @@ def rest_address(facts: Venue, rest_url: str | None) -> str:
 def check_known(venue: type[Venue], options: Iterable[str], general: Iterable[str]) -> None:
     """Raises ConfigurationError for a misspelt option, if it is clear what was meant; what else a venue
     does not know, it refuses itself."""
+    if "self" in options:                       # Python would take it for something else
+        raise ConfigurationError(f"{venue.name} has no option 'self'")
     for name in sorted(set(options) - set(venue.options)):
         near = difflib.get_close_matches(name, [*venue.options, *general], 1)
         if near:
@@ -129,6 +131,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     if not isinstance(given.get("sslopt", {}), Mapping):
         raise ConfigurationError(f"sslopt={given['sslopt']!r}: give a dict, like {{'ca_certs': 'mine.pem'}}")
     for name, (methods, module) in _METHODS.items():
+        if isinstance(given.get(name), type):
+            raise ConfigurationError(f"{name}={given[name].__name__}: that is a class; give an object of it")
         if name in given and not all(hasattr(given[name], method) for method in methods):
             raise ConfigurationError(f"{name}={given[name]!r}: give one of {module}")
     if not getattr(given.get("recorder"), "writable", True):

@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 
-from streams import Binance, BinanceFutures, Huobi, NotReady, StreamManager
+from streams import Binance, BinanceFutures, Huobi, NotReady, Stream, StreamManager
+from streams.backoff import Backoff
 from streams.errors import ConfigurationError
+from streams.handlers import Handlers
+from streams.metrics import InMemoryMetrics
 from streams.record import Recorder
+from streams.rest import Rest
+from streams.schedule import TradingHours
 from streams.sim import BinanceFuturesSim, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 
@@ -37,6 +42,10 @@ class Half:
 
 def option(**options: Any) -> Callable[[StreamManager], object]:
     return start("binance", BTC, **options)
+
+
+def feed(**options: Any) -> Callable[[StreamManager], object]:
+    return start("longpoll-json", BTC, url="http://127.0.0.1:1", **options)
 
 
 CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
@@ -168,6 +177,21 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (lambda market: market.wait_ready([]), r"timeout=\[\]: it must be more than 0 seconds"),
     (lambda market: market.wait_ready(""), r"timeout='': it must be more than 0 seconds"),
     (lambda market: market.stop(timeout=float("nan")), r"timeout=nan: give a number of seconds"),
+    (lambda market: StreamManager(metrics=InMemoryMetrics), r"metrics=InMemoryMetrics: that is a class"),
+    (option(schedule=TradingHours), r"schedule=TradingHours: that is a class; give an object of it"),
+    (lambda market: StreamManager(recorder=Recorder), r"recorder=Recorder: that is a class; give an object"),
+    (lambda market: Stream(BTC), r"Stream has no venue: use a class such as streams.Binance, or one of your"),
+    (lambda market: Backoff(-1), r"base=-1: it must be more than 0 seconds"),
+    (lambda market: Backoff(1, "30"), r"cap='30': it must be more than 0 seconds"),
+    (lambda market: Backoff(healthy_after=None), r"healthy_after=None: give a number of seconds"),
+    (lambda market: StreamManager(handlers=Handlers()), r"handlers: a manager has its own for its streams;"),
+    (option(rest=Rest("binance", "", (1, 1.0))), r"rest: a manager has its own for .*; use rest_url=\.\.\."),
+    (start("longpoll-json", BTC), r"longpoll-json has no public address: give url='http://host:port'"),
+    (feed(path=5), r"longpoll-json: path=5 must be like '/feed'; parameters go into query"),
+    (feed(cursor=5), r"longpoll-json: cursor=5: give the place of it, like '@cursor'"),
+    (feed(reset=True), r"longpoll-json: reset=True: give the place of it, like '@reset'"),
+    (feed(hold="5"), r"longpoll-json: hold and interval are seconds, 0 or more"),
+    (lambda market: Binance.facts({"self": 1}), r"binance has no option 'self'"),
     (lambda market: StreamManager(store={}), r"store=\{\}: give a streams.store.Store"),
 ]
 

@@ -64,7 +64,6 @@ class _LongPollVenue(Venue):
     intervals: ClassVar[Mapping[str, str]] = {
         i: i for i in ("1s", "5s", "10s", "15s", "30s", "1m", "3m", "5m", "10m", "15m", "30m", "1h", "2h",
                        "4h", "6h", "8h", "12h", "1d", "1w", "1M")}
-    url: ClassVar[str] = "http://127.0.0.1:8080"
     carrier: ClassVar[str] = "longpoll"
     symbol_style: ClassVar[SymbolStyle] = SymbolStyle(verbatim=True)
     time_unit: ClassVar[int] = 1
@@ -84,8 +83,12 @@ class _LongPollVenue(Venue):
         super().__init__(api_key=api_key, **settings)
         self._path = _checked_path(path, self.name)
         self._query = _checked_query(_QUERY if query is None else query, self.name)
-        if hold < 0 or interval < 0:
+        if not all(isinstance(seconds, (int, float)) and seconds >= 0 for seconds in (hold, interval)):
             raise ConfigurationError(f"{self.name}: hold and interval are seconds, 0 or more")
+        for name, place in (("cursor", cursor), ("reset", reset)):
+            if not isinstance(place, (str, type(None))):
+                raise ConfigurationError(
+                    f"{self.name}: {name}={place!r}: give the place of it, like '@{name}'")
         self._hold, self._interval = hold, interval
         table = self._default_elements if elements is None else elements
         self._elements = compile_elements(table, self._reader, self.number, self.name)
@@ -335,7 +338,7 @@ class LongPollJsonVenue(_LongPollVenue):
 
 
 def _checked_path(path: str, owner: str) -> str:
-    if path and not path.startswith("/") or "?" in path:
+    if not isinstance(path, str) or (path and not path.startswith("/")) or "?" in path:
         raise ConfigurationError(f"{owner}: path={path!r} must be like '/feed'; parameters go into query")
     return quote(path, safe="/%:@!$&'()*+,;=~-._")
 
