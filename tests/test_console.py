@@ -52,11 +52,18 @@ def test_books_are_named_by_exchange_and_symbols(words: str, found: dict[str, li
     ("binanc:BTC-USDT", "'binanc:BTC-USDT' is no exchange (is 'binance' meant?)"),
     ("binance", "binance: name its symbols too, like 'binance BTC-USDT'"),
     ("alpaca:", "alpaca: name its symbols too, like 'alpaca AAPL'"),
+    ("", "nothing is named; write for example 'binance BTC-USDT'"),
 ])
 def test_books_that_are_not_named_right(words: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        read_targets(words.split())
+        read_targets(words.split(" "))
     assert message in str(caught.value)
+
+
+def test_an_option_that_python_would_misunderstand(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("self", "symbols", "exchange", "options"):
+        assert main(["watch", "binance", "BTC-USDT", "--once", "-o", f"{name}=x"]) == 2
+        assert capsys.readouterr().err.startswith(f"streams watch: binance has no option {name!r}")
 
 
 def test_options_are_for_one_exchange_or_for_all() -> None:

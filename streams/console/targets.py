@@ -46,6 +46,8 @@ def read_targets(words: Sequence[str]) -> dict[str, list[str]]:
                                      f"like 'binance BTC-USDT'; known: {', '.join(EXCHANGES)}")
         if symbols:
             found[exchange] += split_names([symbols])
+    if words and not found:
+        raise ConfigurationError("nothing is named; write for example 'binance BTC-USDT'")
     for name, symbols_of in found.items():
         if not symbols_of:
             raise ConfigurationError(f"{name}: name its symbols too, like '{name} {_example(name)}'")
