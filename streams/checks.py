@@ -5,12 +5,15 @@ Knows nothing of what is configured with it, so everything may use it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .errors import ConfigurationError
 
-__all__ = ["check_count", "check_name", "check_positive", "check_seconds", "check_timeout", "names"]
+__all__ = ["check_count", "check_keywords", "check_name", "check_positive", "check_seconds", "check_timeout",
+           "names"]
 
 
 def names(what: str, given: Collection[str] | str) -> list[str]:
@@ -28,7 +31,7 @@ def names(what: str, given: Collection[str] | str) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-_EXAMPLES = {"symbols": "['BTC-USDT']", "channels": "['book']"}
+_EXAMPLES = {"symbols": "['BTC-USDT']", "channels": "['book']", "exchanges": "['binance']"}
 
 
 def check_seconds(name: str, value: Any) -> None:
@@ -52,6 +55,19 @@ def check_count(name: str, value: Any, what: str) -> None:
     """Raises ConfigurationError unless it is a whole number, at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name}={value!r}: it must be a number of {what}, at least 1")
+
+
+def check_keywords(function: Callable[..., object], options: Any, what: str) -> None:
+    """Raises ConfigurationError unless they are a mapping of keyword-only arguments of ``function``."""
+    known = [name for name, parameter in inspect.signature(function).parameters.items()
+             if parameter.kind is parameter.KEYWORD_ONLY]
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(f"{what}: {options!r}; give a dict of: {', '.join(known)}")
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+            raise ConfigurationError(f"{what} has no option {name!r}; {hint}")
 
 
 def check_name(what: str, value: Any, example: str) -> None:

@@ -17,15 +17,15 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from .checks import names
+from .checks import check_keywords, check_name, check_seconds, check_timeout, names
 from .errors import ConfigurationError, StopTimeout, StreamsError
 from .fanout import Keys
 from .forking import tell_after_fork
-from .manager import StreamManager, stream_class
+from .manager import StreamManager
 from .publisher import POLITE, Publisher, take_tokens
 from .redisclient import RedisClient, redis_py
 
@@ -131,16 +131,26 @@ class Collector:
         name: str | None = None, lease: float = 3.0, timeout: float = 1.0, proxy: str | None = None,
         sslopt: Mapping[str, Any] | None = None, publishing: Mapping[str, Any] | None = None, **options: Any,
     ) -> None:
-        if not lease > 0:
-            raise ConfigurationError(f"lease={lease!r}: it must be seconds, more than 0")
+        check_seconds("lease", lease)
+        if not isinstance(wanted, Mapping) or not wanted:
+            raise ConfigurationError(
+                f"wanted={wanted!r}: give a dict, like {{'binance': {{'symbols': ['BTC-USDT']}}}}")
+        if name is not None:
+            check_name("name", name, "collector-1")
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.manager = StreamManager(**options)
-        self._wanted = dict(self._checked(exchange, given) for exchange, given in wanted.items())
+        self._wanted: dict[str, dict[str, Any]] = {}
+        for exchange, given in wanted.items():
+            own, checked = self._checked(exchange, given)
+            if own in self._wanted:
+                raise ConfigurationError(f"{exchange} is {own}, which is there already: name it once")
+            self._wanted[own] = checked
         self._keys = Keys(prefix)
         way = {"timeout": timeout, "proxy": proxy, "sslopt": sslopt}
         self._client = RedisClient(url, **way)  # type: ignore[arg-type]
         self._membership = Membership(self._client, self._keys, self.name, lease)
         self._beat = min(lease / BEATS, LONGEST_BEAT)
+        check_keywords(Publisher, publishing or {}, "publishing")
         self._publishing = {**way, **(publishing or {}), "prefix": prefix, "picked": True}
         self._url = url
         self._publisher: Publisher | None = None
@@ -182,6 +192,7 @@ class Collector:
         Returns:
             Whether everything has ended within ``timeout`` seconds.
         """
+        check_timeout(timeout)
         deadline = time.monotonic() + timeout
         self._ending.set()
         if self._thread.is_alive():
@@ -293,14 +304,9 @@ class Collector:
             raise ConfigurationError(f"{exchange}: {given!r}; give a dict, like {{'symbols': ['BTC-USDT']}}")
         options = dict(given)
         symbols = names("symbols", options.pop("symbols", ()))
-        channels: Sequence[str] = names("channels", options.pop("channels", ("book",)))
-        kind = stream_class(exchange)
-        facts = kind.facts(options)
-        for channel in channels:
-            for symbol in symbols:
-                facts.route(symbol, channel)
-            kind(symbols[:1], [channel], **{**self.manager._options, **options})     # which checks them all
-        return kind.venue.name, {"symbols": symbols, "channels": channels, "options": options}
+        channels = names("channels", options.pop("channels", ("book",)))
+        own = self.manager.check(exchange, symbols, channels, **options)
+        return own, {"symbols": symbols, "channels": channels, "options": options}
 
 
 def _by_exchange(symbols: Iterable[Symbol]) -> list[tuple[str, list[str]]]:

@@ -23,6 +23,7 @@ from typing import Union
 
 import msgspec
 
+from .checks import check_name
 from .events import (
     Bar, Imbalance, MarketStatus, News, Number, PriceBand, Quote, Ticker, Trade, TradeCorrection, Value,
 )
@@ -122,6 +123,7 @@ class Keys:
     """Names in Redis, all of one ``prefix``."""
 
     def __init__(self, prefix: str) -> None:
+        check_name("prefix", prefix, "streams")
         self.prefix = prefix
         self.lines = f"{prefix}:lines"              # hash: line -> who that is
         self.token = f"{prefix}:token"              # the last token given out

@@ -102,6 +102,12 @@ class Group:
                 for at in range(0, len(homeless), room):
                     self._open(endpoint, homeless[at:at + room], wanted)
 
+    def check(self, symbols: Sequence[str], channels: Sequence[str]) -> None:
+        """Raises ConfigurationError where :meth:`subscribe` would, without a stream that is kept."""
+        routes_of(self.facts, (), symbols, channels)
+        for channel in channels:                # alone, since others may be on other endpoints
+            self.kind(symbols[:1], [channel], **self.options)
+
     def _open(self, endpoint: str, symbols: Sequence[str], channels: Sequence[str]) -> None:
         stream = self.kind(symbols, channels, **self._settings)
         if self.paused:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .book import BookView
-from .checks import check_count, check_seconds, check_timeout, names
+from .checks import check_count, check_keywords, check_seconds, check_timeout, names
 from .errors import ConfigurationError, NotReady, StopTimeout
 from .events import Ticker
 from .fallback import Fallback, Provider
@@ -136,7 +136,7 @@ class StreamManager(Hearing):
 
     # -- what runs --------------------------------------------------------------------------------
 
-    def start(self, exchange: str, symbols: Collection[str] | str,
+    def start(self, /, exchange: str, symbols: Collection[str] | str,
               channels: Collection[str] | str = ("book",), **options: Any) -> None:
         """Start streaming; called again for the same exchange it adds to what runs. Where all of it has
         failed or come to an end it is begun anew, with these symbols, as after :meth:`stop`.
@@ -157,8 +157,7 @@ class StreamManager(Hearing):
                 before = group = self._groups.get(kind.venue.name)
                 asked = {**self._options, **options} if options or group is None else group.options
                 if group is None or group.ended:
-                    shared = {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
-                    group = fresh = Group(kind, asked, shared)
+                    group = fresh = Group(kind, asked, self._shared())
                 elif asked != group.options:
                     _check_spelling(options)
                     raise ConfigurationError(
@@ -173,6 +172,25 @@ class StreamManager(Hearing):
         if before is not None and before is not group:
             before.rest.close()
         group.follow()
+
+    def check(self, /, exchange: str, symbols: Collection[str] | str,
+              channels: Collection[str] | str = ("book",), **options: Any) -> str:
+        """Whether :meth:`start` could work with these. Starts nothing, and looks at nothing that runs.
+
+        Returns:
+            The exchange's own name, where an alias of it was given.
+
+        Raises:
+            ConfigurationError: It could not.
+        """
+        group = Group(stream_class(exchange), {**self._options, **options}, self._shared())
+        group.rest.close()
+        group.check(names("symbols", symbols), names("channels", channels))
+        return group.name
+
+    def _shared(self) -> dict[str, Any]:
+        """What all streams here have in common."""
+        return {"store": self.store, "metrics": self.metrics, "handlers": self.handlers}
 
     def stop(self, exchange: str | None = None, timeout: float = 5.0) -> None:
         """Stop one exchange, or everything. Idempotent; what was stopped can be started anew. Where it can
@@ -374,6 +392,7 @@ class StreamManager(Hearing):
         """
         from .publisher import Publisher
 
+        check_keywords(Publisher, options, "publish()")
         publisher = Publisher(self.handlers, url, **options)
         publisher.start()
         with self._lock:

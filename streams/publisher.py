@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .backoff import Backoff
+from .checks import check_count, check_seconds, check_timeout
 from .errors import ConfigurationError
 from .fanout import VERSION, Batch, Change, Group, Happened, Item, Kept, Keys, Marked, Whole, encode
 from .forking import tell_after_fork
@@ -92,12 +93,12 @@ class Publisher(threading.Thread):
         repeat_every: float = 5.0, heartbeat: float = 0.5, limit: int = 200_000, picked: bool = False,
         timeout: float = 2.0, proxy: str | None = None, sslopt: Mapping[str, Any] | None = None,
     ) -> None:
-        for name, value in (("history", history), ("limit", limit)):
-            if not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name}={value!r}: it must be a number, 1 or more")
-        for name, seconds in (("repeat_every", repeat_every), ("heartbeat", heartbeat)):
-            if not seconds > 0:
-                raise ConfigurationError(f"{name}={seconds!r}: it must be seconds, more than 0")
+        if not isinstance(handlers, Handlers):
+            raise ConfigurationError(f"handlers={handlers!r}: give those of a manager, or use its publish()")
+        check_count("history", history, "batches")
+        check_count("limit", limit, "notes")
+        check_seconds("repeat_every", repeat_every)
+        check_seconds("heartbeat", heartbeat)
         self.line = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._keys = Keys(prefix)
         self._handlers = handlers
@@ -147,6 +148,7 @@ class Publisher(threading.Thread):
         Returns:
             Whether the thread has ended within ``timeout`` seconds.
         """
+        check_timeout(timeout)
         deadline = time.monotonic() + timeout
         self._hurry.set()
         self._tap.bell.ring()

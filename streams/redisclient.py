@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from .checks import check_seconds
 from .errors import Aborted, ConfigurationError, ConnectFailed, MissingDependency, TransportError
 from .forking import tell_after_fork
 from .transports.proxies import parse_proxy
@@ -187,6 +188,7 @@ class RedisClient:
         redis = redis_py()
         address = self._address = parse_url(url)
         check_sslopt(sslopt)
+        check_seconds("timeout", timeout)
         self.public = address.public
         self.aborted = False
         self.errors: tuple[type[BaseException], ...] = (redis.RedisError, TransportError)

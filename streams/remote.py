@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .backoff import Backoff
+from .checks import check_seconds, check_timeout, names
 from .errors import Aborted, ConfigurationError, NotReady, StopTimeout, TransportError
 from .fanout import Batch, Keys, decode_batch, decode_kept
 from .forking import tell_after_fork
@@ -75,8 +76,7 @@ class RemoteStore(Store):
         proxy: str | None = None, sslopt: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not stale_after > 0:
-            raise ConfigurationError(f"stale_after={stale_after!r}: it must be seconds, more than 0")
+        check_seconds("stale_after", stale_after)
         address = parse_url(url)
         given = {"username": address.username, "password": address.password}
         self._target = Target(
@@ -144,6 +144,7 @@ class RemoteStore(Store):
         Returns:
             Whether the thread has ended within ``timeout`` seconds.
         """
+        check_timeout(timeout)
         self._ending.set()
         with self._control:
             thread, transport = self._thread, self._transport
@@ -178,7 +179,13 @@ class RemoteStore(Store):
 
         Raises:
             NotReady: Not in ``timeout`` seconds; the message says what is missing.
+            ConfigurationError: It has not been started; or an argument is something else.
         """
+        if timeout is not None:
+            check_timeout(timeout)
+        _check_pairs(books)
+        if self._thread is None:
+            raise ConfigurationError("this RemoteStore has not been started; start() it, or use 'with'")
         deadline = None if timeout is None else time.monotonic() + timeout
 
         def left() -> float | None:
@@ -428,7 +435,13 @@ class _Follower:
         return LOOK
 
 
-def _chosen(what: str, names: Collection[str] | None) -> frozenset[str] | None:
-    if isinstance(names, str):
-        raise ConfigurationError(f"{what}={names!r}: give a list of names")
-    return None if names is None else frozenset(names)
+def _chosen(what: str, given: Collection[str] | None) -> frozenset[str] | None:
+    if isinstance(given, str):
+        raise ConfigurationError(f"{what}={given!r}: give a list of names")
+    return None if given is None else frozenset(names(what, given) if given else ())
+
+
+def _check_pairs(books: Any) -> None:
+    pairs = not isinstance(books, str) and isinstance(books, Collection)
+    if not pairs or not all(isinstance(key, (tuple, list)) and len(key) == 2 for key in books):
+        raise ConfigurationError(f"books={books!r}: give pairs, like [('binance', 'BTC-USDT')]")

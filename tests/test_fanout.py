@@ -16,6 +16,7 @@ from streams.events import Bar, Quote, Ticker, Trade
 from streams.fanout import (
     VERSION, Batch, Change, Group, Happened, Kept, Keys, Marked, Whole, decode_batch, decode_kept, encode,
 )
+from streams.manager import StreamManager
 from streams.mirror import Mirror
 from streams.publisher import Publisher
 from streams.remote import RemoteStore
@@ -694,18 +695,48 @@ def test_nothing_that_is_said_makes_it_raise():
 @pytest.mark.parametrize("options, about", [
     ({"history": 0}, "history"), ({"limit": 1.5}, "limit"), ({"heartbeat": 0}, "heartbeat"),
     ({"repeat_every": -1}, "repeat_every"), ({"proxy": "x"}, "proxy"),
+    ({"prefix": 5}, "prefix=5: give text, like 'streams'"), ({"prefix": ""}, "prefix='': give text"),
+    ({"timeout": "1"}, "timeout='1': it must be more than 0 seconds"),
+    ({"heartbeat": "1"}, "heartbeat='1': it must be more than 0 seconds"),
 ])
 def test_bad_options_of_a_publisher(options, about):
     with pytest.raises(ConfigurationError, match=about):
         Publisher(Source("A").handlers, NOWHERE, **options)
 
 
+def test_mistakes_of_who_publishes():
+    with pytest.raises(ConfigurationError, match="handlers=5: give those of a manager, or use its publish"):
+        Publisher(5, NOWHERE)
+    with StreamManager() as market:
+        with pytest.raises(ConfigurationError, match="no option 'prefx'; did you mean 'prefix'"):
+            market.publish(NOWHERE, prefx="mine")
+        with pytest.raises(ConfigurationError, match="no option 'x'; there are: prefix, history"):
+            market.publish(NOWHERE, x=1)
+    with pytest.raises(ConfigurationError, match="timeout='1': give a number of seconds"):
+        Publisher(Source("A").handlers, NOWHERE).stop("1")
+
+
 @pytest.mark.parametrize("options, about", [
     ({"stale_after": 0}, "stale_after"), ({"symbols": "A"}, "symbols"), ({"exchanges": "x"}, "exchanges"),
+    ({"stale_after": "2"}, "stale_after='2': it must be more than 0 seconds"), ({"prefix": 5}, "prefix=5"),
+    ({"symbols": [5]}, "symbols: 5 is no name"), ({"exchanges": 5}, "exchanges=5: give a list of names"),
 ])
 def test_bad_options_of_a_reader(options, about):
     with pytest.raises(ConfigurationError, match=about):
         RemoteStore(NOWHERE, **options)
+
+
+def test_mistakes_of_who_reads():
+    store = RemoteStore(NOWHERE)
+    with pytest.raises(ConfigurationError, match="has not been started; start"):
+        store.wait_ready(1)
+    with pytest.raises(ConfigurationError, match="timeout='1': give a number of seconds"):
+        store.wait_ready("1")
+    for books in ("binance", ("binance", "BTC-USDT"), 5):
+        with pytest.raises(ConfigurationError, match=r"books=.*: give pairs, like \[\('binance', 'BTC-USDT'"):
+            store.wait_ready(1, books=books)
+    with pytest.raises(ConfigurationError, match="timeout='1': give a number of seconds"):
+        store.stop("1")
 
 
 def test_bad_addresses_keep_their_secrets():

@@ -20,6 +20,7 @@ from streams.fanout import Keys
 from streams.redisclient import RedisClient
 from streams.remote import RemoteStore
 from streams.sim import BinanceSim
+from streams.store import Store
 
 from .raw_peer import PATIENCE
 from .redis_server import redis_server
@@ -154,12 +155,33 @@ def test_an_exchange_that_can_not_be_started_keeps_no_other_from_it(monkeypatch)
     ({"binance": {"symbols": ["BTC USDT"]}}, "no symbol"),
     ({"binance": {"symbols": ["BTC-USDT"], "depth": "abc"}}, "depth='abc'"),
     ({"binance": {"symbols": ["BTC-USDT"], "proxy": "ftp://x:1"}}, "proxy must be"),
+    ({"binance": {"symbols": ["BTC-USDT"], "self": 1}}, "no option 'self'"),
+    ({"binance": {"symbols": ["BTC-USDT"], "store": Store()}}, "store is one for all streams of a manager"),
+    ({"huobi": {"symbols": ["BTC-USDT"]}, "htx": {"symbols": ["ETH-USDT"]}}, "htx is huobi, which is there"),
+    ({}, "wanted={}: give a dict, like"), (["binance"], r"wanted=\['binance'\]: give a dict, like"),
 ])
 def test_mistakes_are_named_at_once(wanted, about):
     with pytest.raises(ConfigurationError, match=about):
         Collector("redis://127.0.0.1:9", wanted)
     with pytest.raises(ConfigurationError, match="lease"):
         Collector("redis://127.0.0.1:9", {}, lease=0)
+
+
+@pytest.mark.parametrize("options, about", [
+    ({"lease": "3"}, "lease='3': it must be more than 0 seconds"), ({"name": 5}, "name=5: give text"),
+    ({"prefix": ""}, "prefix='': give text"), ({"publishing": 5}, "publishing: 5; give a dict of: prefix"),
+    ({"publishing": {"histry": 1}}, "publishing has no option 'histry'; did you mean 'history'"),
+])
+def test_options_that_can_not_work(options, about):
+    with pytest.raises(ConfigurationError, match=about):
+        Collector("redis://127.0.0.1:9", {"binance": {"symbols": ["BTC-USDT"]}}, **options)
+
+
+def test_a_collector_hands_its_own_options_on_when_it_checks():
+    with pytest.raises(ConfigurationError, match="alpaca needs"):
+        Collector("redis://127.0.0.1:9", {"alpaca": {"symbols": ["AAPL"], "channels": ["trades"]}})
+    Collector("redis://127.0.0.1:9", {"alpaca": {"symbols": ["AAPL"], "channels": ["trades"]}},
+              api_key="a", api_secret="b")
 
 
 # -- several of them ---------------------------------------------------------------------------------

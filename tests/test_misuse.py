@@ -211,6 +211,17 @@ def test_a_call_that_can_not_work(number: int) -> None:
     market.stop()
 
 
+def test_whether_something_could_be_started() -> None:
+    with StreamManager(depth=5) as market:
+        assert market.check("htx", BTC) == "huobi"
+        assert market.check("binance-futures", "BTC-USDT", ["book", "trades"]) == "binance-futures"
+        for wrong in ({"depth": 0}, {"url": "http://localhost:1"}, {"symbols": ["A B"]}, {"channels": ["x"]},
+                      {"store": market.store}, {"exchange": "binanc"}):
+            with pytest.raises(ConfigurationError):
+                market.check(**{"exchange": "binance", "symbols": BTC, **wrong})
+        assert market.status()["streams"] == [] and not market.store.orderbooks
+
+
 def test_a_recorder_that_is_closed(tmp_path: Path) -> None:
     with Recorder(tmp_path / "x.jsonl") as recorder:
         market = StreamManager(recorder=recorder)
