@@ -334,10 +334,8 @@ class Line:
     def close(self) -> None:
         """Give everything back. Threads: the owner; harmless twice."""
         if self._tls is not None and self._sock is not None and not self.aborted:
-            try:
+            with contextlib.suppress(OSError):
                 self._sock.send(self._tls.goodbye(), _AT_ONCE)
-            except OSError:
-                pass
         with self._hold():
             for sock in (self._sock, self._poked, self._poker):
                 if sock is not None:
@@ -441,14 +439,10 @@ def _be_patient(sock: socket.socket) -> bool:
 
 def _prepare(sock: socket.socket) -> None:
     for option in _SOCKET_OPTIONS:
-        try:
+        with contextlib.suppress(OSError):  # known by name only: some systems do that
             sock.setsockopt(*option)
-        except OSError:
-            pass  # known by name only: some systems do that
 
 
 def _shut(sock: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # not connected yet, or no longer
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # not connected yet, or no longer
