@@ -333,8 +333,7 @@ class Session:
             self.end(TransportError(f"subscriptions stay unanswered: {', '.join(hopeless[:3])}"))
         elif hopeless:                  # it speaks to us, but has nothing to say about these
             log.warning("%s: no answer to %s", self.name, ", ".join(hopeless[:3]))
-            reason = f"the venue did not answer {UNANSWERED} requests"
-            subscriptions.refused(hopeless, reason, True, now)
+            subscriptions.refused(hopeless, f"the venue did not answer {UNANSWERED} requests", True, now)
         elif silent:
             log.warning("%s: no answer to %d subscriptions, asking again", self.name, len(silent))
 
@@ -386,8 +385,8 @@ class Session:
     def _on_reply(self, signal: Reply) -> None:
         self.send((signal.frame,), signal.secret)
 
-    def _on_alive(self, signal: Alive) -> None:
-        """That it came is all there is to it."""
+    def _on_word(self, signal: Alive | Unsubscribed) -> None:
+        """That it came is all there is to it. What is wanted may differ by now from what is unsubscribed."""
 
     def _on_acked(self, signal: Acked) -> None:
         self._acked(signal.topics)
@@ -400,9 +399,6 @@ class Session:
             for route in self._known:
                 if route.channel == "book" and fresh.intersection(route.topics):
                     self._refresher.ask(route, now)
-
-    def _on_unsubscribed(self, signal: Unsubscribed) -> None:
-        """The venue's word for what was asked; what is wanted by now may differ, and is in charge."""
 
     def _on_refused(self, signal: Refused) -> None:
         self._answered = True
@@ -418,6 +414,8 @@ class Session:
 
     def _on_malformed(self, signal: Malformed) -> None:
         feed = self.feed
+        if signal.unasked and self.transport.target.url.startswith("replay:"):
+            return
         feed.count("malformed")
         if self._malformed_shown < SAMPLES:
             self._malformed_shown += 1
@@ -446,7 +444,7 @@ class Session:
         self.end(signal.error, fatal=True)
 
     _ACTIONS: dict[type[Any], Callable[[Session, Any], None]] = {
-        Ready: _on_ready, Reply: _on_reply, Alive: _on_alive, Acked: _on_acked,
-        Unsubscribed: _on_unsubscribed, Refused: _on_refused, Malformed: _on_malformed,
+        Ready: _on_ready, Reply: _on_reply, Alive: _on_word, Acked: _on_acked,
+        Unsubscribed: _on_word, Refused: _on_refused, Malformed: _on_malformed,
         Resync: _on_resync, Reconnect: _on_reconnect, Notice: _on_notice, Failed: _on_failed,
     }

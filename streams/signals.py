@@ -182,10 +182,13 @@ class Malformed:
 
     Attributes:
         topic: Whose message it was, when that much is known; a book it belongs to is rebuilt.
+        unasked: Nothing is wrong with it but that nobody asked for it. A recording may well hold more than
+            what is to be rebuilt from it.
     """
 
     reason: str
     topic: str = ""
+    unasked: bool = False
 
 
 @dataclass(frozen=True)

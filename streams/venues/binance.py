@@ -177,7 +177,8 @@ class BinanceVenue(Venue):
                 return ((route, route.parse(raw, now)),)
             if message.stream in self._ever:            # unsubscribed a moment ago
                 return ()
-            return ((self.session, Malformed(f"of a stream nobody asked for: {message.stream:.80}")),)
+            reason = f"of a stream nobody asked for: {message.stream:.80}"
+            return ((self.session, Malformed(reason, unasked=True)),)
         if isinstance(message.id, int) and message.id in self._asked:
             return self._answer(message, self._asked.pop(message.id))
         if message.refusal is not None:

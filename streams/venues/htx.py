@@ -158,7 +158,7 @@ class HuobiVenue(Venue):
     def _of_nobody(self, topic: str) -> Iterable[Item]:
         if topic in self._ever:                             # unsubscribed a moment ago
             return ()
-        return ((self.session, Malformed(f"of a topic nobody asked for: {topic:.80}")),)
+        return ((self.session, Malformed(f"of a topic nobody asked for: {topic:.80}", unasked=True)),)
 
     def _unseen(self, topic: str, trades: Sequence[Trade]) -> Sequence[Trade]:
         """Those since the subscription was confirmed, or since the last that is known."""
