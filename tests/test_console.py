@@ -331,6 +331,32 @@ def test_columns_go_where_there_is_no_room_the_least_important_first() -> None:
     assert {"exchange", "symbol"} <= set(head(20))
 
 
+def test_that_a_book_is_stale_is_said_wherever_its_price_is() -> None:
+    for width in range(24, 60):
+        text = "\n".join(drawn(a_picture(a_row(status="stale"), streams=[a_stream()]), width, 24))
+        assert "stale" in text or "60000" not in text, width
+
+
+def test_words_of_others_are_shown_as_they_are_and_do_nothing() -> None:
+    assert figures.line("a\nb\tc \x1b[31m\x07d") == "a b c [31m d"
+    rows = [a_row("[red]X[/red]", status="refused", detail="see [/docs]"), a_row("[/x]")]
+    picture = a_picture(*rows, streams=[a_stream(error="HTTP 400: [/x] [bold]")])
+    text = "\n".join(drawn(picture, 200, 24))
+    for words in ("[red]X[/red]", "[/x] ", "see [/docs]", "HTTP 400: [/x] [bold]"):
+        assert words in text, words
+
+
+def test_wide_characters_take_their_room() -> None:
+    from rich.cells import cell_len
+    picture = a_picture(a_row("\u6bd4\u7279\u5e01-\u6cf0\u8fbe\u5e01"), a_row())
+    notes = [(NOW, "\u6bd4\u7279\u5e01 " * 30)]
+    for width in range(30, 110):
+        lines = drawn(picture, width, 24, notes=notes)
+        assert all(cell_len(line) <= width for line in lines)
+        assert "\u2026" not in "".join(lines), f"a column was cut at {width}, not left out"
+        assert sum("\u6bd4" in line for line in lines) == 2, "each in a line of its own"
+
+
 def test_nothing_is_said_by_colour_alone() -> None:
     picture = a_picture(a_row(status="stale"), a_row("ETH-USDT", status="syncing"),
                         streams=[a_stream(state="backoff")])

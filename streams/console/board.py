@@ -14,6 +14,7 @@ from ..events import Bar, Event, Level, Number, Quote, Ticker, Trade, Value
 from ..manager import StreamManager
 from ..store import Store
 from ..tables import History
+from . import figures
 
 __all__ = ["Board", "Picture", "Row", "StreamRow"]
 
@@ -211,7 +212,7 @@ class Board:
         return StreamRow(
             name, status["exchange"], status["state"], max((now - status["since"]) / 1e9, 0.0),
             (messages - before) / elapsed if elapsed > 0 else 0.0, status["last_message_age"],
-            status["last_error"] or "",
+            figures.line(status["last_error"] or ""),
             {key: value for key, value in status.items() if type(value) is int and key != "since"})
 
     def _row(self, exchange: str, symbol: str, served: Mapping[str, _Served]) -> Row:
@@ -282,7 +283,7 @@ def _last(trades: Sequence[Trade], ticker: Ticker | None, others: Iterable[Event
 def _status(book: OrderBook | None, data: bool, main: _Served | None) -> tuple[str, str]:
     """``(status, detail)`` of a row: of its book, or of the subscription ``main`` and whether it has data."""
     if main is not None and main.subscription["state"] == "refused":
-        return "refused", main.subscription["reason"]
+        return "refused", figures.line(main.subscription["reason"])
     if book is not None:
         return book.status, ""
     if main is None or (main.stream.state == "live" and not data):

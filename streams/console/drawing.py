@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..errors import MissingDependency
 
 try:
+    from rich.cells import cell_len
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
     from rich.padding import Padding
@@ -18,4 +19,4 @@ try:
 except ImportError:
     raise MissingDependency("rich", extra="cli") from None
 
-__all__ = ["Console", "Group", "Live", "Padding", "Panel", "RenderableType", "Table", "Text"]
+__all__ = ["Console", "Group", "Live", "Padding", "Panel", "RenderableType", "Table", "Text", "cell_len"]

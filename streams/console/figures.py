@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from ..events import Number
 
-__all__ = ["Digits", "age", "ascii_bar", "bar", "clock", "count", "lasted", "plain", "rate", "trend"]
+__all__ = ["Digits", "age", "ascii_bar", "bar", "clock", "count", "lasted", "line", "plain", "rate", "trend"]
 
 _MOST_PLACES = 10
 _BARS = "▁▂▃▄▅▆▇█"
@@ -35,6 +35,11 @@ class Digits:
         places = len(text.partition(".")[2])
         most = self._places[kind] = min(max(places, self._places.get(kind, 0)), _MOST_PLACES)
         return f"{Decimal(text):.{most}f}"
+
+
+def line(text: str) -> str:
+    """Somebody else's words as one line of what can be printed: no venue moves the cursor here."""
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
 
 
 def age(seconds: float | None) -> str:

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from . import figures
+
 __all__ = ["Notes", "logging_to_notes", "logging_to_stderr"]
 
 _KEPT = 100
@@ -32,7 +34,7 @@ class Notes(logging.Handler):
             text = str(record.msg)
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
-        self.kept.append((time.time_ns(), text.replace("\n", " ")))
+        self.kept.append((time.time_ns(), figures.line(text)))
 
 
 @contextmanager

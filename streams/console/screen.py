@@ -15,7 +15,7 @@ from typing import TextIO
 from ..events import Level, Number
 from . import figures
 from .board import Picture, Row, StreamRow
-from .drawing import Console, Group, Live, Padding, RenderableType, Table, Text
+from .drawing import Console, Group, Live, Padding, RenderableType, Table, Text, cell_len
 from .ladders import LADDER_WIDTH, Ladders
 from .lines import short
 from .title import Title
@@ -46,8 +46,8 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters it needs."""
-        return max([len(self.head), *map(len, self.cells)], default=0)
+        """Cells of the terminal it needs; some characters take two."""
+        return max(cell_len(str(text)) for text in (self.head, *self.cells))
 
 
 class Screen:
@@ -132,12 +132,12 @@ class Screen:
             Column("symbol", 100, cells(lambda row: row.symbol)),
             Column("bid size", 30, cells(lambda row: self._size(row, row.bid)), right=True),
             Column("bid", 90, cells(lambda row: self._price(row, "bid")), right=True),
-            Column("ask", 90, cells(lambda row: self._price(row, "ask")), right=True),
+            Column("ask", 89, cells(lambda row: self._price(row, "ask")), right=True),
             Column("ask size", 30, cells(lambda row: self._size(row, row.ask)), right=True),
             Column("spread", 60, cells(lambda row: self._show(row, row.spread)), right=True),
             Column("last", 50, cells(self._last), right=True),
             Column("age", 70, cells(lambda row: figures.age(row.age(picture.now))), right=True),
-            Column("status", 80, cells(lambda row: _status(row.status))),
+            Column("status", 95, cells(lambda row: _status(row.status))),
         ]
         details = cells(lambda row: row.detail)
         if any(details):
@@ -204,17 +204,19 @@ class Screen:
 
     def _noted(self, width: int, room: int) -> RenderableType:
         notes = list(self._notes)[-room:]
-        return Text("\n").join([
-            Text(f" {figures.clock(when)[:-4]}  {text}"[:width], "dim", no_wrap=True)
-            for when, text in notes])
+        lines = [Text(f" {figures.clock(when)[:-4]}  {text}", "dim", no_wrap=True) for when, text in notes]
+        for line in lines:
+            line.truncate(width)
+        return Text("\n").join(lines)
 
 
 def _headline(title: Title, width: int) -> RenderableType:
     left, right = f" {title.name} ", f" {title.clock} "
     room = width - len(left) - len(right)
-    subject = f" {title.subject}"[:max(room, 0)]
+    subject = Text(f" {title.subject}")
+    subject.truncate(max(room, 0), pad=True)
     line = Text(left, "bold reverse", no_wrap=True)
-    line.append(subject.ljust(max(room, 0)), "")
+    line.append_text(subject)
     line.append(right[:max(width - len(left), 0)], "dim")
     return line
 
@@ -228,7 +230,8 @@ def _table(columns: Iterable[Column], width: int, more: str) -> RenderableType:
     for column in kept:
         table.add_column(column.head, justify="right" if column.right else "left", no_wrap=True)
     for cells in zip(*(column.cells for column in kept)):
-        table.add_row(*cells)
+        # As they are: what is given as text would be looked through for marks like [bold].
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
     return Padding(table, (1, 0, 0, 0))
 
 
