@@ -170,9 +170,17 @@ def test_a_line_of_text() -> None:
     Lines(out).show(a_picture(a_row(), a_row("ETH-USDT", status="waiting", bids=(), asks=(), last=None,
                                              last_update=None, stream="", detail="no such symbol")))
     assert out.getvalue().splitlines() == [
-        "08:00:00.000 binance BTC-USDT live bid 60000 x 1 ask 60000.01 x 2 spread 0.01 last 60000.01 "
+        "08:00:00.000 binance BTC-USDT live bid 60000.00 x 1 ask 60000.01 x 2 spread 0.01 last 60000.01 "
         "age 17ms 185/s gaps 1 resyncs 2",
         "08:00:00.000 binance ETH-USDT waiting (no such symbol)"]
+
+
+def test_the_first_price_has_as_many_places_as_the_last() -> None:
+    row = a_row(bids=((60000.0, 1),), asks=((60000.01, 1),), trades=(), last=60000.125)
+    out = io.StringIO()
+    Lines(out).show(a_picture(row))
+    assert "bid 60000.000 x 1 ask 60000.010 x 1 spread 0.010 last 60000.125" in out.getvalue()
+    assert " 60000.000  60000.010" in "\n".join(drawn(a_picture(row), 80, 24))
 
 
 def test_a_line_for_programs() -> None:
@@ -327,7 +335,7 @@ def test_columns_go_where_there_is_no_room_the_least_important_first() -> None:
     assert head(120) == ["exchange", "symbol", "bid", "size", "bid", "ask", "ask", "size", "spread", "last",
                          "age", "status", "mid"]
     assert "size" not in head(75) and {"spread", "last", "age", "status"} <= set(head(75))
-    assert set(head(52)) == {"exchange", "symbol", "bid", "ask", "age", "status"}
+    assert set(head(56)) == {"exchange", "symbol", "bid", "ask", "age", "status"}
     assert {"exchange", "symbol"} <= set(head(20))
 
 

@@ -86,6 +86,11 @@ class Row:
             return None
         return _same(self.bid[0], (_exact(self.bid[0]) + _exact(self.ask[0])) / 2)
 
+    @property
+    def prices(self) -> tuple[Number | None, ...]:
+        """All prices of the row but those of deeper levels."""
+        return self.bid and self.bid[0], self.ask and self.ask[0], self.spread, self.last
+
     def age(self, now: int) -> float | None:
         """Seconds since data came last; ``now`` in ns since the epoch."""
         return None if self.last_update is None else max((now - self.last_update) / 1e9, 0.0)

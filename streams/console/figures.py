@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from ..events import Number
@@ -26,6 +26,11 @@ class Digits:
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, ...], int] = {}
+
+    def learn(self, numbers: Iterable[Number | None], *kind: str) -> None:
+        """Look at all of them first, so that the first is shown like the last."""
+        for number in numbers:
+            self.show(number, *kind)
 
     def show(self, number: Number | None, *kind: str) -> str:
         """``number`` as text, "" for None; ``kind`` says what it belongs to."""

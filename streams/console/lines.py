@@ -31,6 +31,7 @@ class Lines:
 
     def _line(self, picture: Picture, row: Row) -> str:
         show, of = self._digits.show, (row.exchange, row.symbol)
+        self._digits.learn(row.prices, *of, "price")
         words = [figures.clock(picture.now), row.exchange, row.symbol, row.status]
         for name, level in (("bid", row.bid), ("ask", row.ask)):
             if level is not None:

@@ -127,6 +127,8 @@ class Screen:
         def cells(cell: Callable[[Row], str | Text]) -> list[str | Text]:
             return [cell(row) for row in rows]
 
+        for row in rows:
+            self._digits.learn(row.prices, row.exchange, row.symbol)
         columns = [
             Column("exchange", 100, cells(lambda row: row.exchange)),
             Column("symbol", 100, cells(lambda row: row.symbol)),
