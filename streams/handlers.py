@@ -339,11 +339,14 @@ def _set_mode(listeners: Iterable[Listener], mode: int) -> list[tuple[Listener, 
 
 
 def _compile(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
-    if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
-        return pattern
-    if not isinstance(pattern, str):
+    text = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+    if not isinstance(text, str):
         raise ConfigurationError(
             f"pattern must be a regular expression for 'exchange.channel.symbol', not {pattern!r}")
+    if _PLAIN.fullmatch(text) and text.count(".") < 2:      # a name, where all three belong
+        raise ConfigurationError(
+            f"pattern {text!r} never matches the whole of 'exchange.channel.symbol'; write for example "
+            r"r'binance\.trades\..+'")
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -352,8 +355,11 @@ def _compile(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
             r"r'binance\.trades\..+'") from None
 
 
+_PLAIN = re.compile(r"(?:[\w:-]|\\?\.)*")        # characters that stand for themselves, and dots
+
+
 def _check_options(policy: str, maxsize: int, name: str | None, block_timeout: float) -> None:
-    if policy not in KINDS:
+    if not isinstance(policy, str) or policy not in KINDS:
         near = difflib.get_close_matches(str(policy), POLICIES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(POLICIES)}"
         raise ConfigurationError(f"no policy is called {policy!r}: {hint}")

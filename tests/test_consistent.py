@@ -163,7 +163,7 @@ def test_a_stream_is_rearranged_by_who_holds_the_lock(state: str, stack: Any) ->
                 stream.subscribe(f"C{n}-USDT")
                 pause.wait(0.001)               # in which its thread may do what it can do
             stream.unsubscribe("BTC-USDT")
-            stream.on(r"x", print)
+            stream.on(r"x\.y\.z", print)
             stream.status()
 
     pause = threading.Event()
@@ -178,7 +178,7 @@ CALLS: dict[str, Callable[[StreamManager], object]] = {
     "subscribe": lambda market: market.subscribe("binance", ["ETH-USDT"]),
     "unsubscribe": lambda market: market.unsubscribe("binance", ["BTC-USDT"]),
     "pause": lambda market: market.pause("binance"),
-    "on": lambda market: market.on(r"x", print),
+    "on": lambda market: market.on(r"x\.y\.z", print),
     "rest": lambda market: market.rest("binance").close(),
     "start": lambda market: market.start("kraken", ["BTC-USD"], **NOWHERE),
     "stop": lambda market: market.stop("binance"),

@@ -345,7 +345,7 @@ def test_a_forked_child_reads_what_was_there_and_its_streams_are_stopped(sim: Bi
             assert stream.status()["running"] is False
             stream.store.wait(stream.store.last_update, 0.01)
             stream.subscribe("ETH-USDT", ["trades"])
-            stream.on(r"x", lambda event: None)
+            stream.on(r"x\.y\.z", lambda event: None)
             assert stream.stop() is True
 
         for _ in range(25):

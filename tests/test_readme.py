@@ -173,13 +173,13 @@ print(market.store.orderbooks.get("binance", {}).get("BTC-USDT"))
 
 
 @market.on(r"binance.trades..+")
-@stream.on("x", policy="inline")
+@stream.on(".+", policy="inline")
 def traded(trade: Trade) -> str:
     return f"{trade.price * trade.size:.2f}"
 
 
 text: str = traded(Trade(exchange="", symbol="", price=1.0, size=1.0))
-text = market.on("x", traded)(Trade(exchange="", symbol="", price=1.0, size=1.0))
+text = market.on(".+", traded)(Trade(exchange="", symbol="", price=1.0, size=1.0))
 """
 
 
