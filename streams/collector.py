@@ -182,7 +182,13 @@ class Collector:
             raise StopTimeout(f"{self!r} still runs")
 
     def start(self) -> None:
-        """Join the others. Once only."""
+        """Join the others.
+
+        Raises:
+            ConfigurationError: It was started before: once only.
+        """
+        if self._publisher is not None:
+            raise ConfigurationError("this Collector was started before; make a new one")
         self._publisher = self.manager.publish(self._url, **self._publishing)
         self._thread.start()
 

@@ -267,7 +267,7 @@ def _weekdays(text: str) -> frozenset[int]:
 
 
 def _dates(holidays: Iterable[date | str]) -> Iterable[date | str]:
-    if isinstance(holidays, (str, date)):
+    if isinstance(holidays, (str, date)) or not isinstance(holidays, Iterable):
         raise ConfigurationError(f"holidays must be a list of dates, not {holidays!r}")
     return holidays
 

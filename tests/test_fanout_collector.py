@@ -177,6 +177,16 @@ def test_options_that_can_not_work(options, about):
         Collector("redis://127.0.0.1:9", {"binance": {"symbols": ["BTC-USDT"]}}, **options)
 
 
+def test_a_collector_is_started_once():
+    pytest.importorskip("redis")
+    collector = Collector("redis://127.0.0.1:9", {"binance": {"symbols": ["BTC-USDT"]}})
+    for stop in (False, True):
+        collector.stop() if stop else collector.start()
+        with pytest.raises(ConfigurationError, match="this Collector was started before; make a new one"):
+            collector.start()
+        assert stop is not any(thread.name == "streams-publisher" for thread in threading.enumerate())
+
+
 def test_a_collector_hands_its_own_options_on_when_it_checks():
     with pytest.raises(ConfigurationError, match="alpaca needs"):
         Collector("redis://127.0.0.1:9", {"alpaca": {"symbols": ["AAPL"], "channels": ["trades"]}})
