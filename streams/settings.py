@@ -99,7 +99,9 @@ def rest_address(facts: Venue, rest_url: str | None) -> str:
 
 def check_known(venue: type[Venue], options: Iterable[str], general: Iterable[str]) -> None:
     """Raises ConfigurationError for a misspelt option, if it is clear what was meant; what else a venue
-    does not know, it refuses itself."""
+    does not know, it refuses itself. Likewise for a stream whose class names no venue."""
+    if venue is Venue:
+        raise ConfigurationError("a stream needs a venue: use Binance, ..., or a class that says venue = ...")
     if "self" in options:                       # Python would take it for something else
         raise ConfigurationError(f"{venue.name} has no option 'self'")
     for name in sorted(set(options) - set(venue.options)):

@@ -82,7 +82,7 @@ class Stream(Hearing, threading.Thread):
         ConfigurationError: Something that can not work; the message says what would.
     """
 
-    venue: ClassVar[type[Venue]]
+    venue: ClassVar[type[Venue]] = Venue
 
     def __init__(
         self, symbols: Collection[str] | str, channels: Collection[str] | str = ("book",), *,
@@ -95,7 +95,7 @@ class Stream(Hearing, threading.Thread):
         schedule: Schedule | None = None, handlers: Handlers | None = None, rest: Rest | None = None,
         rest_limit: tuple[int, float] | None = None, backoff: Backoff | None = None, **options: Any,
     ) -> None:
-        kind = self.venue if hasattr(self, "venue") else _no_venue(type(self))
+        kind = self.venue
         check_known(kind, options, _OF_STREAM | _OF_VENUE)
         check_options({
             "store": store, "url": url, "rest_url": rest_url, "number": number, "depth": depth,
@@ -439,11 +439,6 @@ class Stream(Hearing, threading.Thread):
             self.feed.metrics.set_gauge("state", value, exchange=self.exchange, stream=self._title,
                                         state=name)
         self.feed.status_change("stream", state, previous=previous, reason=reason)
-
-
-def _no_venue(kind: type[Stream]) -> type[Venue]:
-    raise ConfigurationError(f"{kind.__name__} has no venue: use a class such as streams.Binance, or one of"
-                             " your own that says venue = ...")
 
 
 _OF_VENUE = {"number", "depth", "api_key", "api_secret", "options"}

@@ -185,7 +185,7 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (lambda market: StreamManager(metrics=InMemoryMetrics), r"metrics=InMemoryMetrics: that is a class"),
     (option(schedule=TradingHours), r"schedule=TradingHours: that is a class; give an object of it"),
     (lambda market: StreamManager(recorder=Recorder), r"recorder=Recorder: that is a class; give an object"),
-    (lambda market: Stream(BTC), r"Stream has no venue: use a class such as streams.Binance, or one of your"),
+    (lambda market: Stream(BTC), r"a stream needs a venue: use Binance, \.\.\., or a class that says venue"),
     (lambda market: TradingHours("09:30", "16:00", tz="UTC", holidays=5), r"holidays must be a list of"),
     (lambda market: Backoff(-1), r"base=-1: it must be more than 0 seconds"),
     (lambda market: Backoff(1, "30"), r"cap='30': it must be more than 0 seconds"),
