@@ -52,7 +52,7 @@ class Handlers:
                  announce: Callable[[StatusChange], None] | None = None) -> None:
         self.metrics: Metrics = NoMetrics() if metrics is None else metrics
         self.name = name
-        self.hurried: frozenset[int] = frozenset()
+        self.hurried: set[int] = set()
         self._version = 0
         self._announce = announce
         self._lock = threading.RLock()
@@ -69,7 +69,7 @@ class Handlers:
         """See :class:`streams.forking.Forked`. What waits for a worker is the parent's to handle."""
         self._lock = threading.RLock()
         self._quiet = threading.Condition()
-        self._leaving, self._closers, self.hurried = [], [], frozenset()
+        self._leaving, self._closers, self.hurried = [], [], set()
         for listener in self._listeners:
             listener.forked()
 
@@ -190,16 +190,15 @@ class Handlers:
     def unblock(self, thread_id: int) -> None:
         """From now on, no offer of that thread waits under the policy ``block``, and one that waits
         returns; what does not fit is dropped. For a stream that is being stopped. Threads: any."""
-        with self._lock:
-            self.hurried |= {thread_id}
+        self.hurried.add(thread_id)
         for listener in self._listeners:
             if isinstance(listener, Block):
                 listener.look_again()
 
     def reblock(self, thread_id: int) -> None:
-        """Undo :meth:`unblock`; a stream's thread calls it when it ends or goes on. Threads: any."""
-        with self._lock:
-            self.hurried -= {thread_id}
+        """Undo :meth:`unblock`, at the latest when that thread ends: a later one may get its number.
+        Threads: any."""
+        self.hurried.discard(thread_id)
 
     def close(self, timeout: float) -> bool:
         """End the worker threads: whether they have all ended in ``timeout`` seconds. See :meth:`end`."""

@@ -33,7 +33,7 @@ class Host(Protocol):
     """What listeners need of their registry."""
 
     metrics: Metrics
-    hurried: frozenset[int]  # threads that must not be made to wait
+    hurried: set[int]  # threads that must not be made to wait
 
     def announce(self, exchange: str, status: str, previous: str, reason: str) -> None:
         """Publish something about a handler."""

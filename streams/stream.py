@@ -284,8 +284,11 @@ class Stream(Hearing, threading.Thread):
 
     def abort(self) -> None:
         """End the present connection by force, whatever it is doing. Never blocks."""
-        if self.ident is not None:
-            self.handlers.unblock(self.ident)
+        ended, ident = self._connector.ended, self.ident
+        if ident is not None and not ended.is_set():
+            self.handlers.unblock(ident)
+            if ended.is_set():                      # just now: a later thread may get its number
+                self.handlers.reblock(ident)
         self._connector.abort()
 
     def pause(self) -> None:
@@ -413,13 +416,13 @@ class Stream(Hearing, threading.Thread):
             self.feed.mark("closed", self.lifecycle.last_error or "failed" if failed else "stopped")
             if own is not None:
                 own.close()
-            self.handlers.reblock(threading.get_ident())
             _RUNNING.discard(self)
             self._connector.leave()
             self.lifecycle.set("failed" if failed else "stopped")
             self.feed.count("stops")
             self.store.notify()
             self._connector.ended.set()
+            self.handlers.reblock(threading.get_ident())    # not before: see abort()
 
     def _rest_source(self) -> tuple[RestSource, Rest | None]:
         """Where snapshots come from, and what of it has to be closed afterwards."""

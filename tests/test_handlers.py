@@ -401,7 +401,7 @@ class TestBlock:
             thread.join(LIMIT / 4)
             assert not thread.is_alive(), "still waiting"
             handlers.reblock(thread.ident)
-            assert handlers.hurried == frozenset()
+            assert not handlers.hurried
             gate.go.set()
         assert numbers(handlers)["handled"] + numbers(handlers)["dropped"] == 5
 

@@ -494,6 +494,19 @@ def test_a_manager_can_stop_and_start_an_exchange(room: Room) -> None:
     market.stop()
 
 
+def test_what_was_stopped_hurries_nobody_who_comes_after_it(room: Room) -> None:
+    """A later thread may get the number of one that was stopped: handlers with ``block`` are waited for."""
+    sim = room.sim(rate=0)
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(10)
+        stream, = market._streams(None)
+        market.stop("binance")
+        assert not market.handlers.hurried
+        stream.abort()
+        assert not market.handlers.hurried
+
+
 def test_what_has_failed_is_begun_anew(room: Room) -> None:
     sim = room.stack.enter_context(AlpacaSim(["AAPL", "NVDA"], rate=50.0))
     where = {"url": sim.url, "rest_url": sim.rest_url}
