@@ -91,7 +91,8 @@ class TradeSink(_EventSink):
         """See :class:`Sink`."""
         history = self._table.get(event.symbol)
         if history is None or history.lock is not self._lock:       # another stream's, that was stopped
-            history = self._table[event.symbol] = History(self._lock, KEPT_TRADES, history or ())
+            history = self._table[event.symbol] = (
+                History(self._lock, KEPT_TRADES) if history is None else history.under(self._lock))
         if isinstance(event, Trade):
             history.append(event)
         else:
@@ -127,7 +128,8 @@ class BarSink(_EventSink):
         by_interval = self._table.setdefault(event.symbol, Table())
         history = by_interval.get(event.interval)
         if history is None or history.lock is not self._lock:
-            history = by_interval[event.interval] = History(self._lock, KEPT_BARS, history or ())
+            history = by_interval[event.interval] = (
+                History(self._lock, KEPT_BARS) if history is None else history.under(self._lock))
         if not len(history) or event.start > history[-1].start:
             history.append(event)
         else:

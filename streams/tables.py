@@ -47,12 +47,13 @@ class Table(dict[K, V]):
 
 
 def listed(view: Iterable[T]) -> list[T]:
-    """A copy of a dict's keys, values or items. Making it is hardly ever interrupted, but may be: each
-    pair is a new object, for which the interpreter may stop to collect garbage, and let others run."""
+    """A copy of a dict's keys, values or items, or of a deque. Making it is hardly ever interrupted, but may
+    be: each pair is a new object, for which the interpreter may stop to collect garbage, and let others
+    run."""
     while True:
         try:
             return list(view)
-        except RuntimeError:            # the dict was changed in the middle
+        except RuntimeError:            # it was changed in the middle
             continue
 
 
@@ -92,6 +93,10 @@ class History(Sequence[V]):
 
     def __repr__(self) -> str:
         return f"<History of {len(self)}>"
+
+    def under(self, lock: threading.RLock) -> History[V]:
+        """The same for another writer, which goes on with it. Waits for no lock: its caller holds one."""
+        return History(lock, self.maxlen, listed(self._items))
 
     def append(self, item: V) -> None:
         """Add the newest. Threads: the writer, holding the lock."""

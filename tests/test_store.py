@@ -583,6 +583,39 @@ def test_a_stream_that_takes_over_a_store_goes_on_with_the_history_under_its_own
 # -- what sinks keep ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("channel", ["trades", "bars:1m"])
+def test_who_takes_over_a_history_waits_for_nobody(channel: str) -> None:
+    """Two streams, each in the middle of a batch, write what the other has written before. Neither may wait
+    for the other: it holds its own lock."""
+    store = Store()
+    writers = [store.writer(), store.writer()]
+    both, written = threading.Barrier(2), []
+
+    def event(symbol: str) -> Any:
+        if channel == "trades":
+            return trade(1.0, symbol)
+        return Bar(exchange="ex", symbol=symbol, timestamp=None, received=0, interval="1m", start=1, open=1.0,
+                   high=1.0, low=1.0, close=1.0)
+
+    def write(writer: Any, first: str, second: str) -> None:
+        sinks = {symbol: sink_for(store, writer, "ex", route(channel, symbol)) for symbol in (first, second)}
+        with writer.lock:
+            sinks[first].apply(event(first))
+            both.wait(5)
+            sinks[second].apply(event(second))
+            written.append(second)
+
+    threads = [threading.Thread(target=write, args=(writer, *symbols), daemon=True)
+               for writer, symbols in zip(writers, ("XY", "YX"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert sorted(written) == ["X", "Y"], "they wait for each other"
+    kept = store.trades["ex"]["X"] if channel == "trades" else store.bars["ex"]["X"]["1m"]
+    assert kept.lock is writers[1].lock and len(kept) == (2 if channel == "trades" else 1)
+
+
 def test_trades_are_kept_and_corrected() -> None:
     store = Store()
     sink = sink_for(store, store.writer(), "e", route("trades"))
