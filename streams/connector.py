@@ -129,6 +129,11 @@ class Connector:
         self.ended = threading.Event()
         self._bell.clear()
 
+    def cancel(self) -> None:
+        """The run that was about to start never will. Threads: as for :meth:`begin`."""
+        self._running = False
+        self.ended.set()
+
     def anew(self, lifecycle: Lifecycle) -> Connector:
         """The same for a forked child, where nobody runs or holds it."""
         made = Connector(self.feed, self.way, lifecycle)

@@ -112,8 +112,8 @@ class Group:
         stream = self.kind(symbols, channels, **self._settings)
         if self.paused:
             stream.pause()
+        self.streams.append((endpoint, stream))     # before it runs: it must be stopped, whatever happens
         stream.start()
-        self.streams.append((endpoint, stream))
 
     @staticmethod
     def _again(stream: Stream, left: _Left) -> _Left:

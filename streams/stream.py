@@ -199,8 +199,20 @@ class Stream(Hearing, threading.Thread):
                 self.handlers.open()
             self._announce_start = self.lifecycle.enter("connecting")
             _RUNNING.add(self)
-            super().start()
-        self.feed.count("starts")
+            try:
+                super().start()
+            except BaseException as error:          # no more threads; or Ctrl-C
+                self._not_started(error)
+                raise
+
+    def _not_started(self, error: BaseException) -> None:
+        """The thread has not begun, and never will; or it has all the same, then it ends at once."""
+        self._connector.end()
+        if self.ident is None:
+            _RUNNING.discard(self)
+            self.lifecycle.last_error = f"no thread could be started: {error!r}"
+            self.lifecycle.enter("failed")
+            self._connector.cancel()
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Stop the thread: politely for a moment, then by force. Data stays readable, marked ``closed``.
@@ -403,26 +415,34 @@ class Stream(Hearing, threading.Thread):
 
     def run(self) -> None:
         """The thread's work. Called by the thread itself."""
-        self.store.join(self.feed.writer, threading.get_ident())
-        self._announce_start()
-        rest, own = self._rest_source()
-        failed = True
+        failed, own = True, None
         try:
+            self.store.join(self.feed.writer, threading.get_ident())
+            self.feed.count("starts")
+            self._announce_start()
+            rest, own = self._rest_source()
             failed = not self._connector.run(rest)
         except Exception as error:                  # a mistake of ours: say so, do not vanish
             log.exception("%s: the stream ends", self._title)
             self.lifecycle.last_error = f"{type(error).__name__}: {error}"
         finally:
-            self.feed.mark("closed", self.lifecycle.last_error or "failed" if failed else "stopped")
-            if own is not None:
-                own.close()
-            _RUNNING.discard(self)
-            self._connector.leave()
-            self.lifecycle.set("failed" if failed else "stopped")
-            self.feed.count("stops")
-            self.store.notify()
-            self._connector.ended.set()
-            self.handlers.reblock(threading.get_ident())    # not before: see abort()
+            try:
+                self._wind_up(failed, own)
+            finally:                                # or whoever waits for the end would do so for ever
+                self.lifecycle.enter("failed" if failed else "stopped")
+                _RUNNING.discard(self)
+                self._connector.ended.set()
+                self.handlers.reblock(threading.get_ident())    # not before: see abort()
+
+    def _wind_up(self, failed: bool, own: Rest | None) -> None:
+        """The run is over. Threads: its own."""
+        self.feed.mark("closed", self.lifecycle.last_error or "failed" if failed else "stopped")
+        if own is not None:
+            own.close()
+        self._connector.leave()
+        self.lifecycle.set("failed" if failed else "stopped")
+        self.feed.count("stops")
+        self.store.notify()
 
     def _rest_source(self) -> tuple[RestSource, Rest | None]:
         """Where snapshots come from, and what of it has to be closed afterwards."""

@@ -233,6 +233,27 @@ def test_metrics_that_raise_harm_nobody(
     assert caplog.text.count("Traceback") < 20
 
 
+def test_no_metrics_are_told_anything_under_the_managers_lock(sim: BinanceSim, stack: Stack) -> None:
+    """Who is told may wait for somebody who asks the manager."""
+    held: list[str] = []
+
+    class Noting(InMemoryMetrics):
+        def inc(self, name: str, value: float = 1, **labels: str) -> None:
+            super().inc(name, value, **labels)
+            if owns(market._lock):
+                held.append(name)
+
+    market = stack.enter_context(StreamManager(url=sim.url, rest_url=sim.rest_url, metrics=Noting()))
+    market.start("binance", ["BTC-USDT"])
+    market.wait_ready(5)
+    market.subscribe("binance", ["ETH-USDT"])
+    market.pause()
+    market.resume()
+    market.unsubscribe("binance", ["ETH-USDT"])
+    market.stop()
+    assert market.metrics.get("starts") == 1 and not held       # type: ignore[attr-defined]
+
+
 def test_no_code_of_the_user_runs_under_the_lock(sim: BinanceSim, stack: Stack) -> None:
     """Neither metrics nor handlers of the log, whatever goes wrong."""
     said: list[str] = []

@@ -18,7 +18,7 @@ from streams.errors import ConfigurationError, StopTimeout
 from streams.exchanges import Binance
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
-from streams.stream import Stream
+from streams.stream import _RUNNING, Stream
 
 from .live import ALPACA_KEYS
 from .raw_peer import RawPeer
@@ -492,6 +492,45 @@ def test_a_manager_can_stop_and_start_an_exchange(room: Room) -> None:
         market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
         market.wait_ready(10)
     market.stop()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_a_thread_that_can_not_be_started(error: BaseException, room: Room) -> None:
+    sim = room.sim(rate=0)
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise error
+
+    with room.monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(threading.Thread, "start", refuse)
+        stream.start()
+    assert stream.state == "failed" and "no thread" in str(stream.status()["last_error"])
+    begun = time.monotonic()
+    assert stream.stop()
+    stream.subscribe("ETH-USDT")
+    assert time.monotonic() - begun < 1.0, "stop() has waited for it"
+    assert stream not in _RUNNING, "the end of the interpreter would wait for it"
+    stream.start()
+    wait_until(lambda: stream.state == "live")
+    assert stream.stop()
+
+
+@pytest.mark.parametrize("where", ["_rest_source", "_wind_up"])
+def test_a_mistake_of_ours_at_either_end_of_a_run_is_its_end(where: str, room: Room) -> None:
+    sim = room.sim(rate=0)
+    stream = Binance(["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+
+    def wrong(*_: Any) -> Any:
+        raise ValueError("wrong")
+
+    room.monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    room.monkeypatch.setattr(stream, where, wrong)
+    stream.start()
+    begun = time.monotonic()
+    assert stream.stop(20.0)
+    assert time.monotonic() - begun < 2.0
+    assert stream.state == ("failed" if where == "_rest_source" else "stopped")
 
 
 def test_what_was_stopped_hurries_nobody_who_comes_after_it(room: Room) -> None:
