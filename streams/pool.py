@@ -59,6 +59,7 @@ class Pool:
 
         Raises:
             ConfigurationError: The pool is closed, or too many calls wait already.
+            RuntimeError: There is no thread, and the system gives none.
         """
         future: Future[T] = Future()
         with self._changed:
@@ -66,11 +67,11 @@ class Pool:
                 raise ConfigurationError(f"{self._name} is closed; nothing can be submitted any more")
             if len(self._jobs) >= self._maxsize:
                 raise ConfigurationError(f"{self._name}: {self._maxsize} calls wait already")
-            self._jobs.append((future, lambda: fn(*args, **kwargs)))
-            if self._waiting >= len(self._jobs):
+            if self._waiting > len(self._jobs):
                 self._changed.notify()
             elif len(self._threads) < self._workers:
                 self._start()
+            self._jobs.append((future, lambda: fn(*args, **kwargs)))
         return future
 
     def cancel(self) -> None:
@@ -91,7 +92,7 @@ class Pool:
             threads = [thread for thread in self._threads if thread is not mine]
         deadline = time.monotonic() + timeout
         for thread in threads:
-            if thread.is_alive():               # not if Ctrl-C came when it was about to be started
+            if thread.is_alive():               # not if a signal handler came when it was about to be started
                 thread.join(max(deadline - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in threads)
 
@@ -99,7 +100,12 @@ class Pool:
         self._made += 1
         thread = threading.Thread(target=self._work, name=f"{self._name}-{self._made}", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException as error:          # no more threads; or Ctrl-C, and it may run all the same
+            self._threads.discard(thread)
+            if not isinstance(error, (RuntimeError, MemoryError)) or not self._threads:
+                raise
 
     def _work(self) -> None:
         while True:

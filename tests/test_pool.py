@@ -119,6 +119,29 @@ def test_a_thread_that_never_began_does_not_disturb_closing(monkeypatch: pytest.
     assert pool.close() is True
 
 
+def test_threads_that_could_not_be_started_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(2, "test-pool")
+
+    def refused(self: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start"):
+                pool.submit(pow, 2, 2)
+    assert pool.submit(pow, 2, 3).result(5) == 8
+    release, begun = threading.Event(), threading.Event()
+    running = pool.submit(lambda: (begun.set(), release.wait(5)))
+    assert begun.wait(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        waiting = pool.submit(pow, 2, 4)        # for the one thread that there is
+    release.set()
+    assert waiting.result(5) == 16 and running.result(5)
+    assert pool.close(5)
+
+
 def test_nothing_of_a_finished_call_is_kept() -> None:
     import weakref
 
