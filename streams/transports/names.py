@@ -74,6 +74,10 @@ class Lookup:
             self.addresses = list(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP))
         except Exception as error:  # mostly OSError or UnicodeError; whatever it was, no waiter may hang
             self.error = error
+        self._end()
+
+    def _end(self) -> None:
+        """There is an answer: have others that ask look anew, and those that wait take this one."""
         with _lock:
             mine = _pending.get(self._key, [])
             if self in mine:
@@ -98,7 +102,13 @@ def join(host: str, port: int, poke: Callable[[], None]) -> Lookup:
         fresh = Lookup(host, port)
         fresh._pokes.append(poke)
         same.append(fresh)
-    threading.Thread(target=fresh._work, name=f"streams-resolver-{host}", daemon=True).start()
+    try:
+        threading.Thread(target=fresh._work, name=f"streams-resolver-{host}", daemon=True).start()
+    except BaseException as error:  # no more threads; or Ctrl-C
+        fresh.error = OSError(f"no thread to ask in: {error}")
+        fresh._end()
+        if not isinstance(error, (RuntimeError, MemoryError)):
+            raise
     return fresh
 
 

@@ -115,6 +115,33 @@ def test_lookups_of_one_name_are_shared_while_young_and_bounded_when_old(silent_
     assert asked.count("a.test") == 4
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_lookups_that_got_no_thread_stand_in_nobodys_way(error, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: ["an address"])
+    clock = [100.0]
+    monkeypatch.setattr(names.time, "monotonic", lambda: clock[0])
+
+    def refused(thread):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for _ in range(5):
+            clock[0] += 10.0
+            poked = threading.Event()
+            if isinstance(error, RuntimeError):
+                lookup = names.join("a.test", 1, poked.set)
+                assert lookup.done and "can't start" in str(lookup.error)
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    names.join("a.test", 1, poked.set)
+            assert poked.is_set()
+    poked = threading.Event()
+    lookup = names.join("a.test", 1, poked.set)
+    assert poked.wait(PATIENCE)
+    assert lookup.addresses == ["an address"]
+
+
 def test_a_lookup_that_ends_after_its_asker_pokes_nobody(silent_names):
     line = Line()
     done = beside(line.open, "late.test", 80, 0.05)
