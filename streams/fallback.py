@@ -180,38 +180,44 @@ class Fallback:
     def _ask_once(self, key: _Key, exchange: str, symbol: str, limit: _Limit,
                   rest: Callable[[str, str], A], shape: type[A], why: list[str]) -> A | None:
         """What is kept, if it is fresh; else ask the providers. Those who come meanwhile wait for the same
-        answer; but not for what waits for them: a provider may ask the manager for something else."""
-        me = threading.get_ident()
-        while True:
-            with self._lock:
-                if key.cached is not None and not limit.broken_by(key.cached):
-                    return key.cached  # type: ignore[no-any-return]
-                others = key.pending
+        answer; but not if that may wait for them: a provider may ask the manager for something else, or read
+        the store, which the caller may hold."""
+        me, mine, answer = threading.get_ident(), _Pending(), None
+        try:
+            while True:
+                with self._lock:
+                    if key.cached is not None and not limit.broken_by(key.cached):
+                        return key.cached  # type: ignore[no-any-return]
+                    others = key.pending
+                    if others is None:
+                        key.pending = mine
+                    elif self._waits_for(others, me):
+                        why.append("it is asked for in order to answer itself")
+                        return None
+                    elif self._store.lock.mine:
+                        why.append("another thread is getting it, and store.lock is held here")
+                        return None
+                    else:
+                        self._waits[me] = others
                 if others is None:
-                    pending = key.pending = _Pending()
-                    break
-                if self._waits_for(others, me):
-                    why.append("it is asked for in order to answer itself")
-                    return None
-                self._waits[me] = others
-            try:
-                answer, reasons = others.result()
-            finally:
+                    answer = self._ask(key, exchange, symbol, limit, rest, shape, why)
+                    return answer
+                given, reasons = others.result()
                 with self._lock:
                     del self._waits[me]
-            if answer is None or not limit.broken_by(answer):   # else they were content with less
-                why.extend(reasons)
-                return answer  # type: ignore[no-any-return]
-        answer = None
-        try:
-            answer = self._ask(key, exchange, symbol, limit, rest, shape, why)
-            return answer
-        finally:
-            with self._lock:
-                key.pending = None
-                if answer is not None:
-                    key.cached = answer
-            pending.set_result((answer, list(why)))
+                if given is None or not limit.broken_by(given):     # else they were content with less
+                    why.extend(reasons)
+                    return given  # type: ignore[no-any-return]
+        finally:                                # Ctrl-C may come anywhere, and nobody shall wait for ever
+            try:
+                with self._lock:
+                    self._waits.pop(me, None)
+                    if key.pending is mine:
+                        key.pending = None
+                    if answer is not None:
+                        key.cached = answer
+            finally:
+                mine.set_result((answer, list(why)))
 
     def _waits_for(self, pending: _Pending | None, thread: int) -> bool:
         """Whether an answer can not come before ``thread`` has gone on. Holding the lock."""

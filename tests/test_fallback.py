@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -476,6 +477,57 @@ def test_a_provider_may_ask_for_another_symbol_but_not_for_its_own(manager: Mark
     at_once(ask, timeout=5)
     assert "huobi Y: " in failures[0] and "it is asked for in order to answer itself" in failures[0]
     assert made[0].ticker("huobi", "X").last == 5.0     # and nobody waits for what has ended
+
+
+def test_ctrl_c_anywhere_in_a_question_leaves_nobody_waiting(
+        manager: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(1, 20):
+        market = manager(providers=[lambda exchange, symbol: 5.0])
+        taken, lock = itertools.count(1), market.fallback._lock
+
+        class Struck:
+            """A lock; the signal is noticed when it has been released for the so-manieth time."""
+
+            def __enter__(self) -> None:
+                lock.acquire()
+
+            def __exit__(self, *_: Any) -> None:
+                lock.release()
+                if next(taken) == step:
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(market.fallback, "_lock", Struck())
+        try:
+            market.ticker("binance", "X")
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        monkeypatch.setattr(market.fallback, "_lock", lock)
+        assert market.ticker("binance", "X").last == 5.0
+        at_once(lambda: market.ticker("binance", "X"), timeout=5)
+        assert not market.fallback._waits
+    assert step > 4
+
+
+def test_nobody_who_holds_the_store_waits_for_one_who_may_read_it(manager: Market) -> None:
+    asked = threading.Event()
+
+    def reading(exchange: str, symbol: str) -> float:
+        asked.set()
+        with market.store.lock:
+            return 5.0
+    market = manager(providers=[reading])
+    other = threading.Thread(target=market.ticker, args=("binance", "X"))
+    with market.store.lock:
+        other.start()
+        assert asked.wait(5)
+        begun = time.monotonic()
+        with pytest.raises(StaleData, match="another thread is getting it, and store.lock is held here"):
+            market.ticker("binance", "X")
+        assert time.monotonic() - begun < 5
+    other.join(5)
+    assert market.ticker("binance", "X").last == 5.0
 
 
 def test_providers_that_ask_each_other_do_not_wait_for_each_other(manager: Market) -> None:
