@@ -34,6 +34,7 @@ from .settings import (
     check_encrypted, check_known, check_options, complete_keys, rest_address, routes_of, stream_address,
 )
 from .store import Store
+from .tables import listed
 from .venue import Route, Venue
 
 if TYPE_CHECKING:
@@ -470,4 +471,9 @@ OPTIONS = (_OF_STREAM | _OF_VENUE) - {"options"}
 _NUMBERS = itertools.count(1)
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 
-at_exit(lambda: list(_RUNNING))
+
+def _running() -> list[Stream]:
+    return listed(_RUNNING)         # one may end at this very moment
+
+
+at_exit(_running)

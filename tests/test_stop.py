@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import ssl
 import threading
@@ -18,11 +19,11 @@ from streams.errors import ConfigurationError, StopTimeout
 from streams.exchanges import Binance
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
-from streams.stream import _RUNNING, Stream
+from streams.stream import _RUNNING, Stream, _running
 
 from .live import ALPACA_KEYS
 from .raw_peer import RawPeer
-from .tools import wait_live, wait_until
+from .tools import at_every_step, wait_live, wait_until
 
 LIMIT = 1.0     # seconds
 
@@ -531,6 +532,22 @@ def test_a_mistake_of_ours_at_either_end_of_a_run_is_its_end(where: str, room: R
     assert stream.stop(20.0)
     assert time.monotonic() - begun < 2.0
     assert stream.state == ("failed" if where == "_rest_source" else "stopped")
+
+
+def test_the_end_of_the_interpreter_finds_all_that_run_while_others_end() -> None:
+    streams = [Binance(["BTC-USDT"], url="ws://127.0.0.1:1") for _ in range(4)]
+    when, found = 0, []
+    try:
+        while len(found) < len(streams):
+            _RUNNING.update(streams)
+            when, steps = when + 1, itertools.count(1)
+            at_every_step(lambda: found.__setitem__(slice(None), _running()),
+                          lambda: _RUNNING.discard(streams[0]) if next(steps) == when else None)
+            assert set(streams[1:]) <= set(found)
+        assert when > 20
+    finally:
+        for stream in streams:
+            _RUNNING.discard(stream)
 
 
 def test_what_was_stopped_hurries_nobody_who_comes_after_it(room: Room) -> None:
