@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff, RollingWindow
+from .bells import Doorbell, Latch
 from .errors import Aborted, AuthenticationFailed, ConnectFailed, TransportError
 from .feed import Feed
 from .lifecycle import Lifecycle, Verdict
@@ -63,33 +63,6 @@ class Way:
     playback: Playback | None
 
 
-class Doorbell:
-    """Wakes a thread that waits for it. Unlike a ``threading.Event``, a signal handler may ring it that has
-    interrupted somebody who rang it."""
-
-    def __init__(self) -> None:
-        self._rings: SimpleQueue[None] = SimpleQueue()      # its put() is re-entrant
-
-    def ring(self) -> None:
-        """Threads: any."""
-        if self._rings.empty():
-            self._rings.put(None)
-
-    def wait(self, seconds: float | None) -> bool:
-        """Wait for a ring, at most so long; whether there was one since the last :meth:`clear`."""
-        try:
-            self._rings.get(timeout=seconds)
-        except Empty:
-            return False
-        self.ring()
-        return True
-
-    def clear(self) -> None:
-        """Forget that it was rung."""
-        while not self._rings.empty():
-            self._rings.get()
-
-
 class Connector:
     """One stream's connections, one after the other.
 
@@ -117,7 +90,7 @@ class Connector:
         self._ending = False
         self._pausing = False
         self._running = False
-        self.ended = threading.Event()
+        self.ended = Latch()
         self.ended.set()
 
     # -- from outside: any thread -------------------------------------------------------------------
@@ -126,7 +99,7 @@ class Connector:
         """A new run is about to start. Threads: the one that starts it, holding ``control``."""
         self._ending = False
         self._running = True
-        self.ended = threading.Event()
+        self.ended = Latch()
         self._bell.clear()
 
     def cancel(self) -> None:
@@ -147,7 +120,7 @@ class Connector:
         self._follow_idle()
         self.feed.store.leave(self.feed.writer)
 
-    def end(self) -> threading.Event:
+    def end(self) -> Latch:
         """Have :meth:`run` return soon. Returns :attr:`ended` of the run that was asked."""
         with self.control:
             self._ending = True

@@ -273,7 +273,8 @@ class Handlers:
         return name
 
     def _waited_for(self, thread: threading.Thread | None) -> bool:
-        return thread is not None and thread.ident not in self._closers
+        # One without a number is about to be started by whom the caller, a signal handler, has interrupted.
+        return thread is not None and thread.ident is not None and thread.ident not in self._closers
 
     def _wait_ended(self, workers: list[tuple[Listener, threading.Thread]], deadline: float) -> None:
         with self._quiet:

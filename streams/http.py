@@ -24,6 +24,7 @@ import urllib3.exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from .bells import Latch
 from .errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, StreamsError
 from .transports.proxies import Proxy, parse_proxy
 from .transports.retry import length_of, retry_after_of
@@ -85,7 +86,7 @@ class AbortableSession(requests.Session):
         self.trust_env = False
         self.timeout = timeout
         self.sslopt = sslopt
-        self.ended = threading.Event()
+        self.ended = Latch()
         self.through: Proxy | None = parse_proxy(proxy) if proxy else None
         self._guard = threading.RLock()
         self._lines: set[Line] = set()

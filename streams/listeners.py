@@ -67,14 +67,14 @@ class Listener:
         self.handled = self.dropped = self.conflated = self.errors = 0
         self.lost: dict[str, int] = {}
         self.seconds = self.slowest = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()      # a signal handler may close what it has interrupted
         self._log_after = -math.inf
         self._announce_after = -math.inf
         self._reported: dict[str, float] = {"drops": 0, "handler_errors": 0, "handler_seconds": 0}
 
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def offer(self, event: Event) -> None:
         """Hand over an event; never raises. Threads: any, outside all locks."""

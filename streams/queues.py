@@ -22,6 +22,7 @@ from typing import Any
 
 from .events import Bar, Event, Gap, StatusChange, Value
 from .listeners import ENDING, OPEN, REPORT_EVERY, Inline, Listener
+from .locks import release
 
 __all__ = ["KINDS", "Block", "Conflate", "DropNewest", "DropOldest", "Queued"]
 
@@ -77,7 +78,7 @@ class Queued(Listener):
                     self._discard()
             elif self._idle:
                 self._idle = False
-                self._bell.release()
+                release(self._bell)         # unless a signal handler has, in between
             return self._thread
 
     # -- the side of the network thread
@@ -92,7 +93,7 @@ class Queued(Listener):
                 return
             self._idle = False
             if self._thread is not None:
-                self._bell.release()
+                release(self._bell)
                 return
             self._thread = threading.Thread(
                 target=self._work, name=f"streams-handler-{self.name}", daemon=True)

@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .backoff import Backoff
+from .bells import Latch
 from .checks import check_timeout, names
 from .connector import Connector, Way
 from .credentials import scrubber, secret_headers, secrets_of
@@ -257,7 +258,7 @@ class Stream(Hearing, threading.Thread):
                  self._connector.control)
         return threading.current_thread() is self or any(map(owns, locks))
 
-    def _close_handlers(self, ended: threading.Event, timeout: float) -> bool:
+    def _close_handlers(self, ended: Latch, timeout: float) -> bool:
         """Close the handlers, unless another thread has started the stream anew meanwhile. Whether they have
         closed."""
         if self._connector.ended is not ended:
@@ -283,14 +284,14 @@ class Stream(Hearing, threading.Thread):
         if ended.wait(timeout):
             self._join_run(ended)
 
-    def _join_run(self, ended: threading.Event) -> None:
+    def _join_run(self, ended: Latch) -> None:
         """Wait for the thread of a run that has ended: a matter of microseconds."""
         # While another thread looks at it, this object must not be made anew.
         with self._renewal:
             if self._connector.ended is ended and self.ident is not None:
                 super().join()
 
-    def ask_to_stop(self) -> threading.Event:
+    def ask_to_stop(self) -> Latch:
         """The first half of :meth:`stop`: asks, and waits for nothing. The event is set when the run
         that was asked has ended."""
         return self._connector.end()

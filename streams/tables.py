@@ -47,9 +47,9 @@ class Table(dict[K, V]):
 
 
 def listed(view: Iterable[T]) -> list[T]:
-    """A copy of a dict's keys, values or items, of a deque or a set. Making it is hardly ever interrupted, but may
-    be: each pair is a new object, for which the interpreter may stop to collect garbage, and let others
-    run."""
+    """A copy of a dict's keys, values or items, of a deque or a set. Making it is hardly ever interrupted,
+    but may be: each pair is a new object, for which the interpreter may stop to collect garbage, and let
+    others run."""
     while True:
         try:
             return list(view)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import re
 import sys
@@ -15,6 +16,8 @@ from streams.errors import ConfigurationError
 from streams.events import Bar, Event, StatusChange, Trade
 from streams.handlers import POLICIES, Handlers
 from streams.metrics import InMemoryMetrics
+
+from .tools import at_every_step
 
 LIMIT = 20.0  # seconds until a test that waits has failed
 TOPIC = "binance.trades.BTC-USDT"
@@ -745,6 +748,32 @@ class TestFromWithin:
 
 
 class TestClosing:
+    @pytest.mark.parametrize("policy", ["drop_oldest", "block"])
+    def test_a_signal_handler_may_close_in_the_middle_of_anything(self, policy):
+        def act(handlers):
+            one(handlers).offer(trade(0))
+            one(handlers).offer(trade(1))
+            handlers.close(0.02)
+            handlers.open()
+
+        for when in itertools.count(1):
+            handlers, steps, struck = Handlers(), itertools.count(1), []
+            handlers.on(r".*\.trades\..*", lambda event: None, policy=policy, maxsize=1)
+
+            def strike():
+                if next(steps) == when:
+                    struck.append(handlers.close(0.01))     # not ended if it needs what was interrupted
+
+            thread = threading.Thread(target=at_every_step, args=(lambda: act(handlers), strike), daemon=True)
+            thread.start()
+            thread.join(LIMIT)
+            assert not thread.is_alive(), "dead-locked"
+            assert handlers.close(LIMIT)
+            if next(steps) <= when:
+                break
+            assert struck, "an exception"
+        assert when > 100
+
     @pytest.mark.parametrize("policy", QUEUED)
     def test_finishes_what_waits(self, policy):
         handlers, gate = Handlers(), Gate()

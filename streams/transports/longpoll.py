@@ -6,13 +6,13 @@ loop, its time-outs, and what HTTP itself says: nothing new, later, no.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..bells import Doorbell
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
 from ..http import AbortableSession, Answer, AnswerTooLong
 from ..polling import Ask, parse_frame
@@ -52,7 +52,7 @@ class LongPollTransport(Transport):
         self._interval = float(options.get("interval", 1.0))
         self._session = AbortableSession(
             timeout=(target.connect_timeout, self._hold + _GRACE), proxy=target.proxy, sslopt=target.sslopt)
-        self._poked = threading.Event()
+        self._poked = Doorbell()
         self._opened = False
         self._over = False
         self._closing = False
@@ -94,12 +94,12 @@ class LongPollTransport(Transport):
         self.wake()
 
     def wake(self) -> None:
-        self._poked.set()
+        self._poked.ring()
         self._session.wake()
 
     def abort(self) -> None:
         self._session.abort()
-        self._poked.set()
+        self._poked.ring()
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class LongPollTransport(Transport):
         if self._session.aborted:
             raise Aborted("aborted")
         now = time.monotonic()
-        if self._poked.is_set() or now >= self._due:
+        if self._poked.wait(0.0) or now >= self._due:
             self._poked.clear()
             if not self._closing:
                 pause = self._tell(self.receiver.tick)
