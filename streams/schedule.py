@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from .errors import ConfigurationError, MissingDependency
+from .forking import tell_after_fork
 
 __all__ = ["Calendar", "Schedule", "TradingHours"]
 
@@ -159,6 +160,11 @@ class _ExchangeHours(Schedule):
         self._code = code
         self._lock = threading.Lock()
         self._loaded: tuple[int, int, list[Session]] = (0, 0, [])
+        tell_after_fork(self)
+
+    def forked(self) -> None:
+        """See :class:`streams.forking.Forked`. Whoever was loading does so in the parent."""
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Schedule.exchange({self._code!r})"

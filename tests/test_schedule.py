@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
+import threading
+import types
+import warnings
 from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -182,6 +187,30 @@ def test_exchange_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "exchange_calendars", None)
     with pytest.raises(MissingDependency, match=r"market-streams\[hours\]"):
         Schedule.exchange("XNYS")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_while_a_calendar_is_loaded(monkeypatch):
+    package = types.ModuleType("exchange_calendars")
+    monkeypatch.setattr(package, "get_calendar_names", lambda: ["XNYS"], raising=False)
+    monkeypatch.setitem(sys.modules, "exchange_calendars", package)
+    schedule = Schedule.exchange("XNYS")
+    loading, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(schedule, "_load", lambda *_: (loading.set(), go.wait(20), [])[2])
+    thread = threading.Thread(target=schedule.is_open, args=(10**18,))
+    thread.start()
+    assert loading.wait(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)     # Python's own about forks and threads
+        child = os.fork()
+    if not child:
+        signal.alarm(5)
+        schedule._load = lambda *_: []
+        os._exit(schedule.is_open(10**18))
+    status = os.waitpid(child, 0)[1]
+    go.set()
+    thread.join(5)
+    assert status == 0
 
 
 @pytest.mark.skipif(importlib.util.find_spec("exchange_calendars") is None,
