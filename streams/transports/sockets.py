@@ -363,7 +363,11 @@ class Line:
             return plain  # what there is to answer, close() sends
         answer = codec.outgoing()
         if answer:
-            self.send_by(answer, time.monotonic() + 1.0)  # a key update: a few bytes
+            try:
+                self.send_by(answer, time.monotonic() + 1.0)  # a key update: a few bytes
+            except OSError as error:  # what came with it has come all the same
+                self.failure = ConnectionLost(f"sending to {self._peer}: {error.strerror or 'no room'}")
+                self.attention = True
         if not plain:
             raise BlockingIOError  # part of a record, or none of the application's
         return plain

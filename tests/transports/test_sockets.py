@@ -418,6 +418,27 @@ def test_records_of_any_size_and_the_polite_end():
 # -- proxies -------------------------------------------------------------------------------------
 
 
+def test_what_comes_with_a_key_update_that_can_not_be_answered_is_not_lost(monkeypatch):
+    class Codec:
+        ended, failure = False, None
+        decrypt = staticmethod(lambda data: data)
+        outgoing = staticmethod(lambda: b"an answer")
+
+    def no_room(data, deadline):
+        raise TimeoutError
+
+    line = Line()
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        monkeypatch.setattr(line, "_sock", here)
+        monkeypatch.setattr(line, "_tls", Codec)
+        monkeypatch.setattr(line, "send_by", no_room)
+        there.send(b"prices")
+        assert line._receive_tls(0) == b"prices"
+        assert line.attention and line.failure is not None
+
+
 def pipe(one, two):
     """Carry bytes both ways until either side ends."""
 
