@@ -22,7 +22,7 @@ from .transports.tls import check_sslopt, tls_context
 from .venue import Route, Venue
 
 __all__ = [
-    "check_encrypted", "check_known", "check_options", "complete_keys", "rest_address", "routes_of",
+    "check_encrypted", "check_fits", "check_known", "check_options", "complete_keys", "rest_address", "routes_of",
     "stream_address"]
 
 
@@ -41,6 +41,20 @@ def routes_of(facts: Venue, known: Iterable[Route], symbols: Iterable[str],
             raise ConfigurationError(
                 f"{route.symbol} is subscribed already, as {other}; use one spelling")
     return routes
+
+
+def check_fits(facts: Venue, routes: Sequence[Route]) -> None:
+    """Raises ConfigurationError for more than one connection can carry."""
+    if len({facts.endpoint(route.channel) for route in routes}) > 1:
+        channels = ", ".join(sorted({route.channel for route in routes}))
+        raise ConfigurationError(
+            f"{facts.name} serves {channels} on different endpoints, and a stream has one connection:"
+            f" use StreamManager.start({facts.name!r}, ...)")
+    topics = {topic for route in routes for topic in route.topics}
+    if len(topics) > facts.limits.topics:
+        raise ConfigurationError(
+            f"{len(topics)} subscriptions, and {facts.name} allows {facts.limits.topics} per connection:"
+            f" use StreamManager.start({facts.name!r}, ...)")
 
 
 def stream_address(facts: Venue, url: str | None) -> str:

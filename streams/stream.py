@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,7 +32,8 @@ from .metrics import Metrics, NoMetrics
 from .refresh import RestSource
 from .rest import Rest
 from .settings import (
-    check_encrypted, check_known, check_options, complete_keys, rest_address, routes_of, stream_address,
+    check_encrypted, check_fits, check_known, check_options, complete_keys, rest_address, routes_of,
+    stream_address,
 )
 from .store import Store
 from .tables import listed
@@ -399,21 +400,8 @@ class Stream(Hearing, threading.Thread):
         wanted = self._channels if channels is None else names("channels", channels)
         known = self.feed.subscriptions.routes()
         routes = routes_of(self._facts, known, names("symbols", symbols), wanted)
-        self._check_fits([*known, *routes])
+        check_fits(self._facts, [*known, *routes])
         return routes
-
-    def _check_fits(self, routes: Sequence[Route]) -> None:
-        facts = self._facts
-        if len({facts.endpoint(route.channel) for route in routes}) > 1:
-            channels = ", ".join(sorted({route.channel for route in routes}))
-            raise ConfigurationError(
-                f"{facts.name} serves {channels} on different endpoints, and a stream has one connection:"
-                f" use StreamManager.start({facts.name!r}, ...)")
-        topics = {topic for route in routes for topic in route.topics}
-        if len(topics) > facts.limits.topics:
-            raise ConfigurationError(
-                f"{len(topics)} subscriptions, and {facts.name} allows {facts.limits.topics} per connection:"
-                f" use StreamManager.start({facts.name!r}, ...)")
 
     def run(self) -> None:
         """The thread's work. Called by the thread itself."""
