@@ -92,7 +92,7 @@ class Pool:
             threads = [thread for thread in self._threads if thread is not mine]
         deadline = time.monotonic() + timeout
         for thread in threads:
-            if thread.is_alive():               # not if a signal handler came when it was about to be started
+            if thread.is_alive():               # not if a signal handler finds it about to begin
                 thread.join(max(deadline - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in threads)
 
