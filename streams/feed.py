@@ -186,6 +186,20 @@ class Feed:
                 sink.connected()
         self.drain()
 
+    def missing(self, how: str) -> dict[str, str]:
+        """What is subscribed and has no data yet: ``{"exchange channel of symbol": why}``; ``how`` it is with
+        the stream, where nothing else is known. Threads: any."""
+        missing = {}
+        sinks = dict(self.sinks)
+        for route in self.subscriptions.routes():
+            sink = sinks.get(route)
+            if route.channel.partition(":")[0] in self.facts.sparse or (sink is not None and sink.ready):
+                continue
+            state, reason = self.subscriptions.state(route)
+            why = f"refused: {reason}" if state == "refused" else reason or self.troubles.get(route) or how
+            missing[f"{self.exchange} {route.channel} of {route.symbol}"] = why
+        return missing
+
     # -- handlers ---------------------------------------------------------------------------------
 
     def rewire(self) -> None:

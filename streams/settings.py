@@ -22,8 +22,8 @@ from .transports.tls import check_sslopt, tls_context
 from .venue import Route, Venue
 
 __all__ = [
-    "check_encrypted", "check_fits", "check_known", "check_options", "complete_keys", "rest_address", "routes_of",
-    "stream_address"]
+    "check_encrypted", "check_fits", "check_known", "check_options", "complete_keys", "rest_address",
+    "routes_of", "stream_address"]
 
 
 def routes_of(facts: Venue, known: Iterable[Route], symbols: Iterable[str],

@@ -375,19 +375,9 @@ class Stream(Hearing, threading.Thread):
         }
 
     def waiting_for(self) -> dict[str, str]:
-        """What is subscribed and has no data yet: ``{"channel of symbol": why}``. Channels that may
+        """What is subscribed and has no data yet: ``{"exchange channel of symbol": why}``. Channels that may
         be silent for long (trades, bars) are not waited for."""
-        missing = {}
-        sinks = dict(self.feed.sinks)
-        for route in self.feed.subscriptions.routes():
-            sink = sinks.get(route)
-            if route.channel.partition(":")[0] in self._facts.sparse or (sink is not None and sink.ready):
-                continue
-            state, reason = self.feed.subscriptions.state(route)
-            known = reason or self.feed.troubles.get(route) or self._how()
-            detail = f"refused: {reason}" if state == "refused" else known
-            missing[f"{self.exchange} {route.channel} of {route.symbol}"] = detail
-        return missing
+        return self.feed.missing(self._how())
 
     def _how(self) -> str:
         """Why nothing comes: how it is by itself, or what went wrong last."""
@@ -460,9 +450,4 @@ OPTIONS = (_OF_STREAM | _OF_VENUE) - {"options"}
 _NUMBERS = itertools.count(1)
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 
-
-def _running() -> list[Stream]:
-    return listed(_RUNNING)         # one may end at this very moment
-
-
-at_exit(_running)
+at_exit(lambda: listed(_RUNNING))       # one may end at this very moment
