@@ -396,8 +396,8 @@ def test_checksums_that_never_match_are_no_storm(serve, connect):
     """The pauses grow: it is not asked as fast as the venue answers."""
     sim = serve(KrakenSim, rate=200)
     sim.spoil("BTC/USD", 10 ** 9)
-    stream = connect(sim, ["BTC-USD", "ETH-USD"], kind=with_limits(Kraken, messages=(1000, 1.0)))
     begun = time.monotonic()
+    stream = connect(sim, ["BTC-USD", "ETH-USD"], kind=with_limits(Kraken, messages=(1000, 1.0)))
     wait_until(lambda: stream.status()["checksum_failures"] >= 5)
     assert time.monotonic() - begun > 0.1 + 0.2 + 0.4
     wait_until(lambda: stream.store.orderbooks["kraken"]["ETH-USD"].status == "live")
