@@ -450,4 +450,9 @@ OPTIONS = (_OF_STREAM | _OF_VENUE) - {"options"}
 _NUMBERS = itertools.count(1)
 _RUNNING: weakref.WeakSet[Stream] = weakref.WeakSet()
 
-at_exit(lambda: listed(_RUNNING))       # one may end at this very moment
+
+def _running() -> list[Stream]:
+    return listed(_RUNNING)         # one may end at this very moment
+
+
+at_exit(_running)

@@ -419,11 +419,15 @@ class Line:
 
 
 def _receiving(sock: socket.socket) -> Callable[[], bytes]:
-    """``Line._receive_much`` of a plain socket. A buffer of its own: to make one of that size takes 15 us."""
-    buffer = memoryview(bytearray(MUCH))
+    """``Line._receive_much`` of a plain socket. A buffer of its own: to make one of that size takes 15 us; few
+    connections ever need it."""
+    buffer: memoryview | None = None
     receive = sock.recv_into
 
     def much() -> bytes:
+        nonlocal buffer
+        if buffer is None:
+            buffer = memoryview(bytearray(MUCH))
         return buffer[:receive(buffer, MUCH, _AT_ONCE)].tobytes()
     return much
 
