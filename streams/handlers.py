@@ -285,7 +285,7 @@ class Handlers:
     def _join(self, workers: list[tuple[Listener, threading.Thread]], deadline: float) -> list[str]:
         late = []
         for _, thread in workers:
-            if self._waited_for(thread):
+            if self._waited_for(thread) and thread.is_alive():      # it has a number before it is alive
                 thread.join(max(0.0, deadline - time.monotonic()))
                 if thread.is_alive():
                     late.append(thread.name)
