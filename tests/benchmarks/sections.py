@@ -104,7 +104,7 @@ def latency(plan: Plan) -> Figures:
     """From the venue's write to the reader, at 1,000 messages a second."""
     others = _others({"picows": "picows", "aiohttp": "aiohttp", "websockets": "websockets",
                       "websocket-client": "websocket"})
-    messages = plan.of(2000)
+    messages = plan.of(4000)            # of which the slowest 38 make the p99
     figures: Figures = {}
     with venue(messages=messages, levels=10, rate=1000) as port:
         for kind, python in plan.pythons.items():
