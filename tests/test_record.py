@@ -346,6 +346,7 @@ class TestSignals:
             raise KeyboardInterrupt
 
         recorder = Recorder(tmp_path / "x.jsonl")
+        assert recorder.close()                 # or what comes late may be recorded, if that one was struck
         before = signal.signal(signal.SIGALRM, interrupt)
         try:
             for count in range(1, 201):
