@@ -419,8 +419,8 @@ class Line:
 
 
 def _receiving(sock: socket.socket) -> Callable[[], bytes]:
-    """``Line._receive_much`` of a plain socket. A buffer of its own, since to make one of that size takes 15 us;
-    few connections ever need it."""
+    """``Line._receive_much`` of a plain socket. It has a buffer of its own, since to make one of that size
+    takes 15 us; few connections ever need it."""
     buffer: memoryview | None = None
     receive = sock.recv_into
 
