@@ -369,9 +369,10 @@ class _Wire:
     def quiet(self) -> bool:
         """Whether it is open and has nothing to say, as it should between two requests."""
         try:
-            self._line.receive()
+            if not self._line.aborted:          # or the parent's, which has forked
+                self._line.receive()
         except BlockingIOError:
-            return not self._line.aborted
+            return True
         except OSError:
             pass
         return False

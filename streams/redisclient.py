@@ -206,8 +206,7 @@ class RedisClient:
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. Connections are the parent's."""
         self._guard = threading.Lock()
-        for line in self._lines:
-            line.forked()
+        self._lines = set()
         self._connect()
 
     def _connect(self) -> None:

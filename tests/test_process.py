@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -356,6 +357,37 @@ def test_a_forked_child_reads_what_was_there_and_its_streams_are_stopped(sim: Bi
         assert stream.status()["errors"] == 0, "the child has not touched the parent's connection"
     finally:
         assert stream.stop()
+
+
+def sockets_to(port: int) -> int:
+    """How many of this process lead there."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as copy:
+                found += copy.family == socket.AF_INET and copy.getpeername()[1] == port
+        except OSError:
+            pass                                # no socket, or one that is not connected
+    return found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="nobody says here what is open")
+def test_a_forked_child_keeps_no_connection_open(sim: BinanceSim) -> None:
+    port = int(sim.url.rpartition(":")[2])
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(10)
+        session = market.rest("binance")
+        assert session.get("/api/v3/depth", params={"symbol": "BTCUSDT"}).status_code == 200
+        assert sockets_to(port) >= 2
+
+        def child() -> None:
+            assert sockets_to(port) == 0
+            assert session.get("/api/v3/depth", params={"symbol": "BTCUSDT"}).status_code == 200    # anew
+
+        in_child(child)
+        assert session.get("/api/v3/depth", params={"symbol": "BTCUSDT"}).status_code == 200
+        assert market.status()["streams"][0]["errors"] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

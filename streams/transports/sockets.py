@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import Aborted, ConnectFailed, ConnectionLost
+from ..forking import tell_after_fork
 from . import names
 from .proxies import Proxy, pass_through
 from .tls import TlsCodec
@@ -99,6 +100,7 @@ class Line:
         self._early = b""       # what came in one piece with the end of the TLS handshake
         self._writing: Waiter | None = None
         self._peer = ""
+        tell_after_fork(self)
 
     # -- any thread ------------------------------------------------------------------------------
 
@@ -117,10 +119,11 @@ class Line:
             self._poke()
 
     def forked(self) -> None:
-        """This is the copy of a forked child: the connection is the parent's, and nobody here may end it or
-        say anything on it. What is left to do is ``close()``."""
+        """See :class:`streams.forking.Forked`. The connection is the parent's: nobody here says anything on
+        it, and no copy of its socket keeps it open when the parent closes it."""
         self._lock = threading.RLock()
         self.aborted = True
+        self.close()
 
     def _poke(self) -> None:
         with self._hold():
