@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
+from .bells import Latch
 from .checks import check_keywords, check_name, check_seconds, check_timeout, names
 from .errors import ConfigurationError, StopTimeout, StreamsError
 from .fanout import Keys
@@ -160,14 +161,14 @@ class Collector:
         self._settled = 0.0             # monotonic: do not judge who is there before
         self._token = 0                 # the last that was taken
         self._outdated = False          # others may have higher tokens for what is ours
-        self._ending = threading.Event()
+        self._ending = Latch()
         self._thread = threading.Thread(target=self._run, name="streams-collector", daemon=True)
         self.last_error: str | None = None
         tell_after_fork(self)
 
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. It is the parent that collects."""
-        self._ending = threading.Event()
+        self._ending = Latch()
 
     def __repr__(self) -> str:
         return f"<Collector {self.name}: {len(self._mine - self._waiting)} symbols>"

@@ -11,12 +11,12 @@ anything on, it notes no books; it begins anew with whole ones.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .bells import Doorbell
 from .events import Event
 from .fanout import Marked
 from .sequencing import RULES, BookKeeper
@@ -43,17 +43,17 @@ class Bell:
 
     def __init__(self) -> None:
         self.wanted = False
-        self._rung = threading.Event()
+        self._rung = Doorbell()
 
     def forked(self) -> None:
         """In a child nobody sleeps."""
         self.wanted = False
-        self._rung = threading.Event()
+        self._rung = Doorbell()
 
     def ring(self) -> None:
         """Wake it."""
         self.wanted = False
-        self._rung.set()
+        self._rung.ring()
 
     def sleep(self, seconds: float, awake: Callable[[], bool]) -> None:
         """Until it rings, or the time is over; not at all when ``awake()``."""

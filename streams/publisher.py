@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .backoff import Backoff
+from .bells import Latch
 from .checks import check_count, check_seconds, check_timeout
 from .errors import ConfigurationError
 from .fanout import VERSION, Batch, Change, Group, Happened, Item, Kept, Keys, Marked, Whole, encode
@@ -106,7 +107,7 @@ class Publisher(threading.Thread):
         self._history, self._repeat_every, self._heartbeat = history, repeat_every, heartbeat
         self._picked = picked
         self._tap = Tap(limit)
-        self._hurry = threading.Event()         # set once it is ending
+        self._hurry = Latch()                   # set once it is ending
         self._tapping = False
         self._guard = threading.Lock()
         self._tokens: dict[tuple[str, str], int] = {}
@@ -131,7 +132,7 @@ class Publisher(threading.Thread):
 
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. It is the parent that publishes."""
-        self._guard, self._hurry, self.connected = threading.Lock(), threading.Event(), False
+        self._guard, self._hurry, self.connected = threading.Lock(), Latch(), False
         self._tap.bell.forked()
 
     # -- control -------------------------------------------------------------------------------------

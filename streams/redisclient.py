@@ -195,7 +195,7 @@ class RedisClient:
         self._proxy = parse_proxy(proxy) if proxy else None
         self._sslopt = sslopt
         self._timeout = timeout
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._lines: set[Line] = set()
         self._connect()
         tell_after_fork(self)
@@ -205,7 +205,7 @@ class RedisClient:
 
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. Connections are the parent's."""
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._lines = set()
         self._connect()
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .backoff import Backoff
+from .bells import Latch
 from .checks import check_seconds, check_timeout, names
 from .errors import Aborted, ConfigurationError, NotReady, StopTimeout, TransportError
 from .fanout import Batch, Keys, decode_batch, decode_kept
@@ -92,10 +93,10 @@ class RemoteStore(Store):
         self._replicas = Replicas(
             self, self._writer, _chosen("exchanges", exchanges), _chosen("symbols", symbols))
         self._lines: dict[str, Line] = {}
-        self._control = threading.Lock()
+        self._control = threading.RLock()
         self._transport: RedisTransport | None = None
         self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
+        self._ending = Latch()              # each run has one of its own
         self._followed = threading.Event()      # all that there was has been caught up with
         self.last_error: str | None = None
         self._connects = 0
@@ -103,7 +104,7 @@ class RemoteStore(Store):
 
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. Nobody follows here, until it is started again."""
-        self._control, self._ending, self._followed = threading.Lock(), threading.Event(), threading.Event()
+        self._control, self._ending, self._followed = threading.RLock(), Latch(), threading.Event()
         self._transport = self._thread = None
         with self._writer.lock:
             self._replicas.close("this is a forked child")
@@ -133,7 +134,7 @@ class RemoteStore(Store):
                 raise ConfigurationError("this RemoteStore runs already; stop() it first")
             if self._client.aborted:
                 self._client = self._new_client()
-            self._ending.clear()
+            self._ending = Latch()
             self._followed.clear()
             self._thread = threading.Thread(target=self._run, name="streams-remote", daemon=True)
             self._thread.start()
@@ -151,7 +152,7 @@ class RemoteStore(Store):
         self._client.abort()
         if transport is not None:
             transport.abort()
-        if thread is not None:
+        if thread is not None and thread.is_alive():    # not if a signal handler finds it about to begin
             thread.join(timeout)
             if thread.is_alive():
                 return False

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streams.bells import Doorbell, Latch
+from streams.handlers import Handlers
+from streams.journal import Bell
+from streams.publisher import Publisher
+from streams.record import Recorder
+from streams.remote import RemoteStore
+from streams.transports import Target
+from streams.transports.replay import ReplayTransport
 
+from .raw_peer import beside
 from .tools import at_every_step
+
+NOWHERE = "redis://127.0.0.1:9"
 
 
 def test_a_latch_wakes_all_who_wait_and_stays() -> None:
@@ -66,3 +78,26 @@ def test_a_doorbell() -> None:
     at_every_step(bell.ring, bell.ring)
     began = time.monotonic()
     assert bell.wait(5) and time.monotonic() - began < 4
+
+
+def replaying(folder: Path) -> Callable[[], object]:
+    with Recorder(folder / "empty.jsonl") as recorder:
+        pass
+    receiver: Any = None                        # it does not run
+    return ReplayTransport(Target(f"replay://{recorder.path}"), receiver).abort
+
+
+MAKERS: dict[str, Callable[[Path], Callable[[], object]]] = {
+    "bell": lambda folder: Bell().ring,
+    "replay": replaying,
+    "publisher": lambda folder: Publisher(Handlers(), NOWHERE).stop,
+    "remote": lambda folder: RemoteStore(NOWHERE).stop,
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_signal_handler_may_end_what_is_being_ended(name: str, tmp_path: Path) -> None:
+    if name in ("publisher", "remote"):
+        pytest.importorskip("redis", reason="redis-py is not installed")
+    end = MAKERS[name](tmp_path)
+    beside(at_every_step, end, end).result(20)      # which never comes if it waits for itself

@@ -27,6 +27,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from urllib.request import url2pathname
 
+from ..bells import Doorbell
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
 from ..playback import Record, read_recording
 from ..venue import RestRequest
@@ -255,7 +256,7 @@ class ReplayTransport(Transport):
         self._own = playback is None
         self._playback = Playback(target.url) if playback is None else playback
         self.sent: deque[bytes | str] = deque(maxlen=KEPT)
-        self._poke = threading.Event()
+        self._poke = Doorbell()
         self._aborted = self._closing = self._woken = self._pinged = False
         self._due = 0.0  # monotonic seconds of the next tick
 
@@ -288,28 +289,28 @@ class ReplayTransport(Transport):
     def ping(self) -> bool:
         """See Transport. Always answered."""
         self._pinged = True
-        self._poke.set()
+        self._poke.ring()
         return True
 
     def close(self) -> None:
         """See Transport."""
         self._closing = True
-        self._poke.set()
+        self._poke.ring()
 
     def wake(self) -> None:
         """See Transport."""
         self._woken = True
-        self._poke.set()
+        self._poke.ring()
 
     def abort(self) -> None:
         """See Transport."""
         self._aborted = True
-        self._poke.set()
+        self._poke.ring()
 
     def http(self, url: str) -> bytes | None:
         """The recorded answer to a REST call, None when there is none. Threads: any."""
         body = self._playback.http(url)
-        self._poke.set()
+        self._poke.ring()
         return body
 
     def _play(self) -> TransportError | None:
