@@ -26,7 +26,8 @@ Rows = dict[str, list[dict[str, Any]]]      # of every contender, what each of i
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    """Of the processes; what they import is compiled once, as when it is installed."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 @contextmanager
