@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -543,13 +544,17 @@ def footprint() -> dict[str, int]:
             "objects": len(gc.get_objects()), "bytes": tracemalloc.get_traced_memory()[0]}
 
 
-def grown(before: dict[str, int], now: dict[str, int]) -> list[str]:
-    """What has grown by more than comes and goes: the simulator's connections, and those for REST."""
-    room = {"threads": 3, "descriptors": 6, "objects": before["objects"] // 20 + 1000, "bytes": 600_000}
-    found = [what for what in now if now[what] > before[what] + room[what]]
-    if found:
-        print(f"grown: {found}; {before} -> {now}")
-    return found
+def assert_no_growth(rounds: list[dict[str, int]]) -> None:
+    """After equal rounds of work. The first fills caches and bounded histories; the room is for what comes
+    and goes: the simulator's connections, and those for REST."""
+    first, last = rounds[0], rounds[-1]
+    assert last["threads"] <= first["threads"] + 3
+    assert last["descriptors"] <= first["descriptors"] + 6
+    assert last["objects"] <= first["objects"] * 1.05 + 1000
+    # What leaks does so in every round. In one of them the interpreter may enlarge a table of its own: that
+    # of interned strings takes 1.9 MB more when there are 43,690, which is the whole suite's doing.
+    grown = [after["bytes"] - before["bytes"] for before, after in zip(rounds, rounds[1:])]
+    assert statistics.median(grown) <= 120_000, grown
 
 
 @pytest.mark.parametrize("kind", [BinanceSim, HuobiSim])
@@ -564,7 +569,7 @@ def test_1000_reconnects_leave_nothing_behind(kind: Any, connect: Callable[..., 
         wait_live(stream)
         tracemalloc.start()
         try:
-            before = None
+            rounds = []
             for done in range(0, count + 1, count // 5):
                 sim.plan(*faults * (count // 5 // len(faults)))
                 target = sim.accepted + count // 5
@@ -573,11 +578,8 @@ def test_1000_reconnects_leave_nothing_behind(kind: Any, connect: Callable[..., 
                 wait_until(lambda: not stream.waiting_for() and stream.state == "live", 20)
                 wait_until(lambda: len(sim.peers()) <= 3, 20)
                 sim.requests.clear()
-                if before is None:      # the first rounds fill caches and bounded histories
-                    before = footprint()
-            assert before is not None
-            # What is only there at the moment (a message being packed, say) is not at another.
-            wait_until(lambda: not grown(before, footprint()), 20)
+                rounds.append(footprint())
+            assert_no_growth(rounds)
             assert stream.feed.counters.errors >= count
         finally:
             tracemalloc.stop()
