@@ -3,7 +3,8 @@
 Run as ``python parallel.py PORT STREAMS MESSAGES READER``; prints one JSON object. All streams begin at
 once, flat out, each with a book of its own. ``READER`` says what the main thread does meanwhile, in a
 tight loop: ``none`` (it sleeps), ``spin`` (it computes and reads nothing: with the GIL that alone costs the
-streams half of the processor), or what it reads: ``touch``, ``depth``, ``view``, ``lock``.
+streams half of the processor), or what it reads: ``touch``, ``depth``, ``view``, ``lock``. ``floor``: nothing
+of this library, but as many threads that do the least that the work costs.
 """
 
 from __future__ import annotations
@@ -91,6 +92,25 @@ def measure(port: int, streams: int, messages: int, reader: str) -> dict[str, An
     return {"per_second": total / seconds, "cpu_us": cpu / total * 1e6, "turns_per_second": turns / seconds}
 
 
+def measure_floor(port: int, streams: int, messages: int) -> dict[str, Any]:
+    """One run of threads that share nothing but the interpreter."""
+    import msgspec
+    from clients import floor
+
+    assert msgspec                              # imported before the time is taken
+    threads = [threading.Thread(target=floor, args=(port, messages, "book")) for _ in range(streams)]
+    begun, cpu = time.perf_counter(), time.process_time()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = messages * streams
+    return {"per_second": total / (time.perf_counter() - begun),
+            "cpu_us": (time.process_time() - cpu) / total * 1e6}
+
+
 if __name__ == "__main__":
-    port, streams, messages, reader = sys.argv[1:5]
-    print(json.dumps(measure(int(port), int(streams), int(messages), reader)))
+    port, streams, messages = map(int, sys.argv[1:4])
+    reader = sys.argv[4]
+    print(json.dumps(measure_floor(port, streams, messages) if reader == "floor"
+                     else measure(port, streams, messages, reader)))

@@ -67,7 +67,7 @@ def _parallel_bounds(parallel: Figures) -> Iterator[Bound]:
     for kind, limit in (("gil", 0.95), ("free-threaded", 1.85)):
         if kind in parallel:
             yield _at_least(f"two streams' throughput against one's, {KINDS[kind]}",
-                            parallel[kind]["throughput"], limit, "x")
+                            parallel[kind]["streams"]["throughput"], limit, "x")
 
 
 def _reader_bounds(readers: Figures) -> Iterator[Bound]:
@@ -192,9 +192,10 @@ def _paragraph(said: str) -> list[str]:
 def _parallel_tables(parallel: Figures) -> Iterator[str]:
     yield "Two streams flat out against one:"
     yield ""
-    yield from table(("interpreter", "1 stream, messages/s", "2 streams, messages/s", "throughput"), [
-        (KINDS[kind], _n(row["1"]["per_second"]), _n(row["2"]["per_second"]),
-         f"{row['throughput']:.2f}x") for kind, row in parallel.items()])
+    yield from table(("client", "1, messages/s", "2, messages/s", "throughput", "us/message, 1", "2"), [
+        (f"{who}, {KINDS[kind]}", *(_n(row[count]["per_second"]) for count in "12"),
+         f"{row['throughput']:.2f}x", *(_n(row[count]["cpu_us"]) for count in "12"))
+        for kind, rows in parallel.items() for who, row in rows.items()])
 
 
 _READERS = {"none": "nothing (it sleeps)", "spin": "nothing (it computes)", "touch": "book.touch",

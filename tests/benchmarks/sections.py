@@ -129,21 +129,28 @@ def latency(plan: Plan) -> Figures:
 
 
 def parallel(plan: Plan) -> Figures:
-    """Two streams flat out against one."""
+    """Two streams flat out against one, and what threads of the floor make of it."""
     messages = plan.of(150_000)
     figures: Figures = {}
     with venue(messages=messages, levels=10) as one, venue(messages=messages, levels=10, symbols=2) as two:
         ports = {"1": one, "2": two}
         for kind, python in plan.pythons.items():
             _say(kind)
-            rows = rounds(ports, plan.often, lambda count: run(
-                "parallel.py", ports[count], count, messages, "none", python=python))
-            figures[kind] = {count: {key: median(results, key) for key in ("per_second", "cpu_us")}
-                             for count, results in rows.items()}
-            figures[kind]["throughput"] = median(rows["2"], "per_second") / median(rows["1"], "per_second")
-            # What two threads cost each other, without what else runs on the machine.
-            figures[kind]["cpu"] = median(rows["1"], "cpu_us") / median(rows["2"], "cpu_us")
+            names = [f"{who} {count}" for who in ("streams", "floor") for count in ports]
+            rows = rounds(names, plan.often, lambda name: run(
+                "parallel.py", ports[name[-1]], name[-1], messages,
+                "none" if name.startswith("streams") else "floor", python=python))
+            figures[kind] = {who: _two_against_one(rows[f"{who} 1"], rows[f"{who} 2"])
+                             for who in ("streams", "floor")}
     return figures
+
+
+def _two_against_one(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> Figures:
+    figures: Figures = {count: {key: median(results, key) for key in ("per_second", "cpu_us")}
+                        for count, results in (("1", one), ("2", two))}
+    # The second is what two threads cost each other, without what else runs on the machine.
+    return {**figures, "throughput": median(two, "per_second") / median(one, "per_second"),
+            "cpu": median(one, "cpu_us") / median(two, "cpu_us")}
 
 
 def readers(plan: Plan) -> Figures:
