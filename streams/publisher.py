@@ -124,6 +124,7 @@ class Publisher(threading.Thread):
         self.connected = False
         self.last_error: str | None = None
         self._counts = {"batches": 0, "items": 0, "bytes": 0, "outages": 0, "lost": 0}
+        self._unfit = 0                         # items that could not be packed
         super().__init__(name="streams-publisher", daemon=True)
         tell_after_fork(self)
 
@@ -171,7 +172,7 @@ class Publisher(threading.Thread):
         return {
             "line": self.line, "connected": self.connected, "last_error": self.last_error, **self._counts,
             "waiting": sum(journal.waiting for journal in journals),
-            "dropped": sum(journal.dropped for journal in journals),
+            "dropped": self._unfit + sum(journal.dropped for journal in journals),
         }
 
     def own(self, tokens: Mapping[tuple[str, str], int]) -> None:
@@ -350,6 +351,7 @@ class Publisher(threading.Thread):
         except (ValueError, TypeError, OverflowError) as error:
             log.error("%r: %s %s %s can not be packed: %s", self, group.exchange, group.channel, group.symbol,
                       error)
+            self._unfit += len(group.items)
             return msgspec.structs.replace(group, items=[Marked("syncing", f"can not be packed: {error}")])
 
     def _send(self, batch: _Sealed) -> None:

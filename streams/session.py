@@ -414,7 +414,7 @@ class Session:
 
     def _on_malformed(self, signal: Malformed) -> None:
         feed = self.feed
-        if signal.unasked and self.transport.target.url.startswith("replay:"):
+        if signal.unasked and not self.transport.selective:
             return
         feed.count("malformed")
         if self._malformed_shown < SAMPLES:

@@ -6,7 +6,8 @@ stream the same questions. Everything is called in the network thread, under the
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import threading
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from .tables import History, Table
 from .venue import Route
 
 __all__ = ["Sink", "sink_for"]
+
+T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -79,6 +82,14 @@ class LatestSink(_EventSink):
         self.last = self.clock.tick()
 
 
+def _own(table: Table[str, History[T]], key: str, lock: threading.RLock, kept: int) -> History[T]:
+    """The history that a table has under a key, as one that the holder of ``lock`` may write."""
+    history = table.get(key)
+    if history is None or history.lock is not lock:     # another stream's, that was stopped
+        history = table[key] = History(lock, kept) if history is None else history.under(lock)
+    return history
+
+
 class TradeSink(_EventSink):
     """Keeps the last trades per symbol, and applies corrections and cancellations to them."""
 
@@ -89,10 +100,7 @@ class TradeSink(_EventSink):
 
     def apply(self, event: Trade | TradeCorrection) -> None:
         """See :class:`Sink`."""
-        history = self._table.get(event.symbol)
-        if history is None or history.lock is not self._lock:       # another stream's, that was stopped
-            history = self._table[event.symbol] = (
-                History(self._lock, KEPT_TRADES) if history is None else history.under(self._lock))
+        history = _own(self._table, event.symbol, self._lock, KEPT_TRADES)
         if isinstance(event, Trade):
             history.append(event)
         else:
@@ -126,10 +134,7 @@ class BarSink(_EventSink):
     def apply(self, event: Bar) -> None:
         """See :class:`Sink`."""
         by_interval = self._table.setdefault(event.symbol, Table())
-        history = by_interval.get(event.interval)
-        if history is None or history.lock is not self._lock:
-            history = by_interval[event.interval] = (
-                History(self._lock, KEPT_BARS) if history is None else history.under(self._lock))
+        history = _own(by_interval, event.interval, self._lock, KEPT_BARS)
         if not len(history) or event.start > history[-1].start:
             history.append(event)
         else:

@@ -426,6 +426,7 @@ def test_what_can_not_be_packed_silences_nobody_else(caplog):
     books = copies.store.orderbooks["hand"]
     assert books["A"]["status"] == "syncing" and books["B"]["status"] == "live"
     assert "hand book A can not be packed" in caplog.text
+    assert copies.publisher.status()["dropped"] == 1
     source.feed.mark("stale", "disconnected")
     source.feed.connected()
     source.whole("A", 4)

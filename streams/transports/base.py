@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
 from ..credentials import public_url
 from ..errors import TransportError
@@ -98,7 +98,12 @@ class Transport:
     Args:
         target: Where to connect.
         receiver: Who gets what arrives.
+
+    Attributes:
+        selective: Only what was asked for arrives; anything else is a mistake of the peer.
     """
+
+    selective: ClassVar[bool] = True
 
     def __init__(self, target: Target, receiver: Receiver) -> None:
         self.target = target

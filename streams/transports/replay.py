@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from urllib.request import url2pathname
 
@@ -247,6 +247,8 @@ class ReplayTransport(Transport):
     Attributes:
         sent: The last messages that were sent.
     """
+
+    selective: ClassVar[bool] = False       # a recording holds what its maker asked for
 
     def __init__(self, target: Target, receiver: Receiver) -> None:
         super().__init__(target, receiver)
