@@ -91,6 +91,7 @@ class Refresher:
         if keeper is None or keeper.ready or not keeper.sends_deltas or route in self._wishes:
             return
         wish = self._wishes[route] = _Wish(now)
+        wish.attempts = self._streak(route, now)    # it may have come in one piece with the answer, and be lost
         if self._venue.refresh(route) is None:      # subscribing was the asking
             keeper.asked = wish.asked = True
             wish.due = now + FRAME_PATIENCE
@@ -109,14 +110,18 @@ class Refresher:
         wish = self._wishes.get(route)
         if wish is None:
             wish = self._wishes[route] = _Wish(now)
-            renewed, attempts = self._renewed.get(route, (0.0, 0))
-            if attempts and now - renewed < STREAK:
-                wish.attempts = attempts
+            wish.attempts = self._streak(route, now)
+            if wish.attempts:
                 self._later(wish, now)
             self._feed.count("resyncs")
             self._session.wake()
         elif wish.asked:
             self._later(wish, now)
+
+    def _streak(self, route: Route, now: float) -> int:
+        """How often in a row subscribing it anew has not helped."""
+        renewed, attempts = self._renewed.get(route, (0.0, 0))
+        return attempts if now - renewed < STREAK else 0
 
     def live(self, route: Route) -> None:
         """The wish has come true; if the book is lost again, in the same breath even, that is a new one."""

@@ -113,6 +113,31 @@ def test_one_that_came_by_itself_and_was_of_no_use_is_not_waited_for(clock):
     assert feed.subscriptions.due(clock.at)[0] == list(route.topics)
 
 
+def test_one_that_comes_with_the_answer_and_is_lost_at_once_does_not_hurry(clock):
+    """Answer, snapshot and a bad update in one piece: the book is lost before the answer is looked at."""
+    venue = KrakenVenue()
+    feed = Feed("kraken", "test", venue, Store(), Handlers(), NoMetrics())
+    route = venue.route("BTC-USD", "book")
+    feed.subscriptions.want(route)
+    feed.reconcile()
+    refresher = Refresher(feed, venue, NoRest(), Talk())
+    pauses = []
+    for _ in range(6):
+        feed.subscriptions.sent(route.topics, clock.at + 10)
+        feed.keepers[route].apply(BookSnapshot(1, [(1.0, 1.0)], [(2.0, 1.0)]))
+        feed.keepers[route].apply(BookBroken("the checksum differs", checksum=True))
+        feed.subscriptions.acked(route.topics)
+        refresher.ask(route, clock.at)
+        feed.announce()
+        pauses.append(0.0)
+        while not feed.subscriptions.due(clock.at)[0]:
+            refresher.tick(clock.at)
+            clock.at += 0.01
+            pauses[-1] += 0.01
+        feed.subscriptions.left(route.topics)
+    assert pauses[-1] > 8 * FIRST_PAUSE and pauses == sorted(pauses)
+
+
 class Slow:
     """REST calls that wait for their turn."""
 
