@@ -2,7 +2,8 @@
 
 https://massive.com/docs/websocket. One *cluster* per market, chosen by ``market=``; the manager's name
 ``massive`` is an alias. An account has ONE connection per cluster, and a new one evicts the older:
-two programs with one key would fight for ever, so an evicted one waits before it comes back.
+two programs with one key would fight for ever, so an evicted one waits before it comes back, longer
+each time.
 
 Symbols: stocks and futures as listed (case matters: ``BACpB``), options ``O:SPY251219C00650000``, indices
 ``I:SPX``, forex ``EUR-USD`` or ``EUR/USD``, crypto ``BTC-USD``; the prefixes ``O: I: C: X:`` may be given or
@@ -35,7 +36,7 @@ from ..symbols import SymbolStyle, check_pair, native_symbol
 from ..tagged import Build, TaggedVenue
 from ..timestamps import epoch_ns
 from ..venue import (
-    BookSnapshot, Failed, Item, Limits, Notice, Ready, Reconnect, Reply, RestRequest, Route, Signal,
+    BookSnapshot, Failed, Item, Limits, Notice, Ready, Reconnect, Reply, RestRequest, Route, Signal, Venue,
 )
 from . import polygon_messages as wire
 from .polygon_requests import Requests, said
@@ -63,7 +64,9 @@ CLUSTERS = (*MARKETS, *(f"futures/{exchange}" for exchange in ("cme", "cbot", "n
 PREFIXES: Mapping[str, str] = {"options": "O:", "indices": "I:", "forex": "C:", "crypto": "X:"}
 FEEDS: Mapping[str, str] = {"realtime": "wss://socket.massive.com", "delayed": "wss://delayed.massive.com"}
 
-EVICTED = 15.0      # seconds before a connection that a newer one has evicted is made again
+EVICTED = 15.0      # seconds before a connection that a newer one has evicted is made again; times four ...
+MOST = 2            # ... at most so often
+PEACE = 600 * 10 ** 9       # nanoseconds that a connection lasted, after which nobody fights for the place
 
 
 class PolygonVenue(TaggedVenue):
@@ -114,6 +117,8 @@ class PolygonVenue(TaggedVenue):
         self._lot: Any = None if quote_lot == 1 else number(str(quote_lot))
         self._exchange_id = None if exchange_id is None else str(exchange_id)
         self._ready = False
+        self._opened = 0            # when this connection was
+        self._evictions = 0         # in a row
         if self.market == "indices":    # plans differ from one to the next: each is asked for alone
             self.limits = replace(self.limits, batch=1)     # type: ignore[misc]
         self._requests = Requests(self.spelled_topic)
@@ -175,7 +180,13 @@ class PolygonVenue(TaggedVenue):
 
     def opened(self, now: int) -> Sequence[Item]:
         """See :meth:`Venue.opened`: the vendor speaks first."""
+        self._opened = now
         return []
+
+    def inherit(self, previous: Venue) -> None:
+        """See :meth:`Venue.inherit`."""
+        assert isinstance(previous, PolygonVenue)
+        self._evictions = previous._evictions
 
     def batches(self, topics: Sequence[str]) -> Iterator[Sequence[str]]:
         """See :meth:`Venue.batches`: what is asked for alone is a run of its own."""
@@ -193,8 +204,20 @@ class PolygonVenue(TaggedVenue):
         return self._requests.unsubscribe(topics)
 
     def _status(self, message: wire.Status, now: int, items: list[Item]) -> None:
+        if message.status in ("max_connections", "force_disconnect"):
+            items.append((self.session, self._evicted(message, now)))
+            return
         signal = self._judge(message.status, scrubbed(message.text, self._key))
         items.extend((self.session, one) for one in signal)
+
+    def _evicted(self, message: wire.Status, now: int) -> Reconnect:
+        """A newer connection has taken the place of this one, as another program with the same key makes."""
+        if now - self._opened > PEACE:
+            self._evictions = 0
+        pause = EVICTED * 4.0 ** min(self._evictions, MOST)
+        self._evictions += 1
+        reason = f"polygon {message.status}: {scrubbed(message.text, self._key)}"
+        return Reconnect(f"{reason} (does another program use this key?)", after=pause, planned=False)
 
     def _judge(self, status: str, text: str) -> Sequence[Signal]:
         """What a status means."""
@@ -209,8 +232,6 @@ class PolygonVenue(TaggedVenue):
             return self._requests.confirmed(text) or [Notice(reason)]
         if status == "auth_failed":
             return [Failed(AuthenticationFailed(reason))]
-        if status in ("max_connections", "force_disconnect"):
-            return [Reconnect(reason, after=EVICTED, planned=False)]
         if status == "auth_timeout":
             return [Reconnect(reason, after=1.0, planned=False)]
         if said(status, text, "not authorized"):

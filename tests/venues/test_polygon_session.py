@@ -75,6 +75,20 @@ def test_what_wants_a_new_connection(name: str, pause: float) -> None:
     assert text in reconnect.reason
 
 
+def test_two_programs_with_one_key_evict_each_other_less_and_less() -> None:
+    second = 10 ** 9
+    now, venue, pauses = second, polygon(), []
+    for lasted in (10, 10, 10, 10, 599, 601, 10):
+        venue.opened(now)
+        now += lasted * second
+        [(_, reconnect)] = venue.receive(status("max_connections", "too many"), now)
+        pauses.append(reconnect.after)
+        venue, previous = polygon(), venue
+        venue.inherit(previous)
+    assert pauses == [15, 60, 240, 240, 240, 15, 60]
+    assert "another program" in reconnect.reason
+
+
 @pytest.mark.parametrize("name, text", [
     ("whatever", "new"), ("error", "something else"), ("success", "fine"), ("error", "not authorized"),
     ("not_authorized", "")])
