@@ -64,6 +64,10 @@ class HuobiVenue(Venue):
             raise ConfigurationError(f"huobi: book_mode={book_mode!r}: 'snapshots' or 'incremental'")
         self._incremental = book_mode == "incremental"
         self.rule = "chained" if self._incremental else "snapshots"
+        most = 400 if self._incremental else 150
+        if self.depth is not None and self.depth > most:
+            raise ConfigurationError(
+                f"huobi: depth={self.depth} is more than the {most} levels of book_mode={book_mode!r}")
         # Of mbp; there are 5 and 20, too, and 400, but not for every symbol.
         self._levels = 150 if (self.depth or 0) <= 150 else 400
         self._wire = wire.Messages(self.name, self.number)

@@ -57,6 +57,13 @@ def test_levels_of_incremental_books(depth: int | None, levels: int) -> None:
     assert venue.topics("book", "btcusdt") == (f"market.btcusdt.mbp.{levels}",)
 
 
+@pytest.mark.parametrize("mode, most", [("snapshots", 150), ("incremental", 400)])
+def test_more_depth_than_there_is(mode: str, most: int) -> None:
+    HuobiVenue(book_mode=mode, depth=most)
+    with pytest.raises(ConfigurationError, match=f"depth={most + 1} is more than the {most} levels"):
+        HuobiVenue(book_mode=mode, depth=most + 1)
+
+
 def test_an_unknown_mode() -> None:
     with pytest.raises(ConfigurationError, match="book_mode='both': 'snapshots' or 'incremental'"):
         HuobiVenue(book_mode="both")
