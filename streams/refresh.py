@@ -91,7 +91,7 @@ class Refresher:
         if keeper is None or keeper.ready or not keeper.sends_deltas or route in self._wishes:
             return
         wish = self._wishes[route] = _Wish(now)
-        wish.attempts = self._streak(route, now)    # it may have come in one piece with the answer, and be lost
+        wish.attempts = self._streak(route, now)    # it may have come with the answer, and be lost again
         if self._venue.refresh(route) is None:      # subscribing was the asking
             keeper.asked = wish.asked = True
             wish.due = now + FRAME_PATIENCE
@@ -146,15 +146,20 @@ class Refresher:
         self._feed.subscriptions.renew(route.topics)
 
     def look(self) -> None:
-        """Rebuild books whose price has left what their snapshot told of."""
+        """Rebuild books of which it can be seen that they are wrong."""
         keepers = self._feed.keepers
         due = list(islice(self._round, len(keepers) // ROUND + 1))
         if not due:
             self._round = iter(list(keepers.values()))
         for keeper in due:
             if keeper.outrun():
-                with self._feed.writer.lock:
-                    keeper.lose("the price has left what the snapshot told of")
+                reason = "the price has left what the snapshot told of"
+            elif keeper.crossed():
+                reason = "it is crossed, so an update was lost"
+            else:
+                continue
+            with self._feed.writer.lock:
+                keeper.lose(reason)
 
     def suspect(self) -> None:
         """The connection has died in silence; those that were kept to ask for snapshots may have, too."""

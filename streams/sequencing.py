@@ -98,7 +98,7 @@ class BookKeeper:
 
     __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "asked", "_rule", "_step", "_bid_levels",
                  "_ask_levels", "_held", "_last", "_resume", "_bridging",
-                 "_repeats", "_changed", "_lost", "_marks")
+                 "_repeats", "_changed", "_lost", "_marks", "_born_crossed", "_suspect")
 
     def __init__(
         self, book: OrderBook, route: Route, rule: str, clock: Clock,
@@ -121,6 +121,8 @@ class BookKeeper:
         self._bridging = False          # a snapshot is in, its first delta is not
         self._repeats = (_NEVER, 0)     # how many old updates in a row, and what was expected instead
         self._marks: tuple[Number | None, Number | None] = None, None   # see outrun
+        self._born_crossed = False      # the venue's own book is: that of several markets may be
+        self._suspect = False           # it was crossed at the last look
         self._changed = changed
         self._lost = lost
 
@@ -271,6 +273,8 @@ class BookKeeper:
         self.book.time = snapshot.time
         self.book.stamp = self.clock.tick()
         self._marks = _mark(snapshot.bids, snapshot.limit), _mark(snapshot.asks, snapshot.limit)
+        self._suspect = False
+        self._born_crossed = not self._rule.sequenced and self._is_crossed()
 
     def outrun(self) -> bool:
         """Whether the price has left what the last snapshot told of: on one side, the better three quarters
@@ -278,6 +282,18 @@ class BookKeeper:
         bid, ask = self._marks
         return self.ready and not (
             (bid is None or self.book.bids.reaches(bid)) and (ask is None or self.book.asks.reaches(ask)))
+
+    def crossed(self) -> bool:
+        """Whether the best bid is above the best ask for the second look running, in a book that did not
+        begin so. Where updates have no numbers, that is how a lost one shows. Threads: network."""
+        if not self.ready or self._rule.sequenced or self._born_crossed:
+            return False
+        before, self._suspect = self._suspect, self._is_crossed()
+        return before and self._suspect
+
+    def _is_crossed(self) -> bool:
+        bid, ask = self.book.bids.best_of(self._bid_levels), self.book.asks.best_of(self._ask_levels)
+        return bid is not None and ask is not None and bid[0] > ask[0]
 
     def lose(self, reason: str, expected: int | None = None, got: int | None = None, *,
              checksum: bool = False) -> None:

@@ -456,6 +456,25 @@ def test_a_live_book_is_right_whatever_happens_to_the_updates(rule: str, seed: i
     assert kept.at == ("live", at, truth[at])
 
 
+def test_a_crossed_book_without_numbers_has_lost_an_update() -> None:
+    kept = Kept("unsequenced")
+    kept.keeper.apply(BookSnapshot(0, [(100.0, 1.0)], [(101.0, 1.0)]))
+    assert not kept.keeper.crossed()
+    kept.take(Delta(0, 0, [(101.0, 1.0)], []))
+    assert not kept.keeper.crossed() and not kept.keeper.crossed(), "locked, not crossed"
+    kept.take(Delta(0, 0, [(102.0, 1.0)], []))
+    assert not kept.keeper.crossed(), "the other side may be on its way"
+    kept.take(Delta(0, 0, [(102.0, 0.0)], []))
+    assert not kept.keeper.crossed()
+    kept.take(Delta(0, 0, [(102.0, 1.0)], []))
+    assert not kept.keeper.crossed()
+    assert kept.keeper.crossed()
+    kept.keeper.lose("crossed")
+    assert not kept.keeper.crossed(), "it is known"
+    kept.keeper.apply(BookSnapshot(0, [(102.0, 1.0)], [(101.0, 1.0)]))
+    assert not kept.keeper.crossed() and not kept.keeper.crossed(), "the venue itself says so"
+
+
 # -- snapshots that are not all there is ------------------------------------------------------------------
 
 
