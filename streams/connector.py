@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .backoff import Backoff, RollingWindow
+from .backoff import Backoff
 from .bells import Doorbell, Latch
-from .errors import Aborted, AuthenticationFailed, ConnectFailed, TransportError
+from .errors import Aborted, AuthenticationFailed, ConnectFailed, ConnectionLost, TransportError
 from .feed import Feed
+from .gate import gate_to
 from .lifecycle import Lifecycle, Verdict
 from .refresh import RestSource
 from .session import Session
@@ -36,6 +37,7 @@ __all__ = ["Connector", "Way"]
 log = logging.getLogger("streams.stream")
 
 REPORT = 0.5            # seconds between two reports to the metrics while there is no connection
+OFFENCES = (1008, 1013)     # close codes of those who came too often: policy violation, try again later
 LONGEST_LOOK = 60.0     # seconds between two looks at a schedule: the wall clock may be set meanwhile
 
 
@@ -45,7 +47,7 @@ class Way:
 
     Attributes:
         make_venue: A fresh venue instance.
-        has_keys: Whether there are credentials that could be wrong.
+        has_keys: Whether there are credentials that could be wrong: a venue without any may still answer 403.
         playback: The recording to play instead of connecting anywhere, or None.
     """
 
@@ -85,7 +87,7 @@ class Connector:
         self.session: Session | None = None
         self._transport: Transport | None = None
         self._previous: Venue | None = None
-        self._connects = RollingWindow(*feed.facts.limits.connects)
+        self._gate = gate_to(feed.exchange, way.address, way.proxy, feed.facts.limits.connects)
         self._bell = Doorbell()                     # the thread should look again at what is wanted of it
         self._ending = False
         self._pausing = False
@@ -183,7 +185,7 @@ class Connector:
     def run(self, rest: RestSource) -> bool:
         """Connect, converse, wait, until :meth:`end`. False when it gave up."""
         while not self._ending:
-            if self._stay_away():
+            if self._stay_away() or self._queue():
                 continue
             delay = self._converse(rest)
             if delay is None:
@@ -211,6 +213,16 @@ class Connector:
         self._wait(max(wait, 0.0))
         return True
 
+    def _queue(self) -> bool:
+        """Whether the venue has been connected to so often that this has to wait; waits while it has."""
+        if self.way.playback is not None:
+            return False
+        wait = self._gate.enter(time.monotonic())
+        if wait:
+            self.lifecycle.set("backoff", f"the venue's limit on connections: next attempt in {wait:.2f} s")
+            self._wait(wait)
+        return wait > 0
+
     def _wait(self, seconds: float | None) -> None:
         """Wait, but not when somebody wants something."""
         until = None if seconds is None else time.monotonic() + seconds
@@ -225,12 +237,10 @@ class Connector:
         self.feed.announce()
 
     def _back_off(self, delay: float) -> None:
-        now = time.monotonic()
-        delay = max(delay, self._connects.wait(now))
         if delay <= 0 or self._ending or self._pausing:
             return
         self.lifecycle.set("backoff", f"next attempt in {delay:.2f} s")
-        until = now + delay
+        until = time.monotonic() + delay
         while not self._ending and not self._pausing and (left := until - time.monotonic()) > 0:
             self._wait(left)
 
@@ -254,7 +264,6 @@ class Connector:
                 return 0.0
             self.session, self._transport = session, transport
         self.lifecycle.set("connecting")
-        self._connects.spend(time.monotonic())
         closed = self._run(transport, session)
         session.ended()
         with self.control:
@@ -299,6 +308,8 @@ class Connector:
             self.lifecycle.last_error = "the recording has ended"
             return 0.0
         lived = time.monotonic() - session.opened_at if closed.opened else 0.0
+        if isinstance(verdict.error, ConnectionLost) and verdict.error.code in OFFENCES:
+            lived /= 10         # what lives long otherwise may have been far from healthy
         if verdict.planned:
             log.info("%s: replacing the connection: %s", self.feed.name, reason)
             backoff = self.way.backoff          # a venue that sends everybody away at once is not hammered
@@ -329,5 +340,6 @@ class Connector:
             if error.status == 401 or (error.status == 403 and self.way.has_keys):
                 refused = AuthenticationFailed(f"{self.feed.exchange} refused the credentials: {error}")
                 return Verdict(refused, fatal=True)
-            return Verdict(error, after=error.retry_after or 0.0)
+            away = self.feed.facts.limits.stay_away
+            return Verdict(error, after=error.retry_after or away.get(error.status or 0, 0.0))
         return Verdict(error)

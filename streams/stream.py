@@ -130,7 +130,7 @@ class Stream(Hearing, threading.Thread):
         self._way = Way(
             lambda: kind(**self._options), self._address, dict(headers or {}), proxy, sslopt, connect_timeout,
             facts.limits.stale_after if stale_after is None else stale_after, recorder, schedule,
-            copy.copy(backoff or Backoff()), bool(self._options["api_key"]), playback)
+            copy.copy(backoff or Backoff()), bool(self._options["api_key"] and kind.key_env), playback)
         self._connector = Connector(self.feed, self._way, self.lifecycle)
         self._renewal = threading.RLock()       # held while this thread is made anew, or looked at
         self._announce_start: Callable[[], None]

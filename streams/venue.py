@@ -44,6 +44,7 @@ class Limits:
         messages: ``(n, seconds)``: at most n outgoing messages in any window of that length.
         connects: ``(n, seconds)`` connection attempts, likewise.
         rest: ``(weight, seconds)`` of REST requests, likewise.
+        stay_away: HTTP status of a refused connection -> seconds to wait, where the venue does not say it.
         lifetime: Seconds after which the venue ends a connection; it is replaced before that.
         ack: Seconds a subscription may stay unanswered; None where the venue does not answer.
         stale_after: Default seconds without data after which a feed counts as stale.
@@ -57,6 +58,7 @@ class Limits:
     messages: tuple[int, float] = (5, 1.0)
     connects: tuple[int, float] = (60, 60.0)
     rest: tuple[int, float] = (600, 60.0)
+    stay_away: Mapping[int, float] = field(default_factory=lambda: {429: 30.0})
     lifetime: float | None = None
     ack: float | None = 10.0
     stale_after: float = 30.0

@@ -20,7 +20,7 @@ from streams.sim.tape_events import Bands, Bar, BookChange, Imbalance, Status
 from streams.stream import Stream
 
 from .live import ALPACA_KEYS, at_once, listed, quick, settled, wait_listed, wait_subscribed, wait_wired
-from .tools import exact, wait_until
+from .tools import exact, wait_until, with_limits
 
 Stack = contextlib.ExitStack
 CALL, PUT = "NVDA261218C00200000", "NVDA261218P00180000"
@@ -251,8 +251,9 @@ def test_429_on_the_handshake_is_obeyed(serve_alpaca: Any, connect_to: Any) -> N
 
 def test_handshakes_too_fast_are_not_answered_with_more(serve_alpaca: Any, connect_to: Any) -> None:
     sim = serve_alpaca(handshake_limit=(3, 0.5))
-    streams = [connect_to(sim, ["AAPL"], ["trades"], kind, feed=feed, backoff=None) for kind, feed in (
-        (Alpaca, "iex"), (Alpaca, "sip"))]
+    kind = with_limits(Alpaca, stay_away={429: 0.5})
+    streams = [
+        connect_to(sim, ["AAPL"], ["trades"], kind, feed=feed, backoff=None) for feed in ("iex", "sip")]
     for stream in streams:
         wait_subscribed(stream)
     for _ in range(2):

@@ -13,6 +13,7 @@ import pytest
 
 import streams.sequencing
 from streams import StreamManager
+from streams.backoff import Backoff
 from streams.errors import ConfigurationError, TransportError
 from streams.exchanges import Binance, BinanceFutures, Huobi
 from streams.rest import WORKERS, Rest
@@ -24,6 +25,18 @@ from .tools import exact, live, wait_live, wait_until, with_limits
 
 Serve = Callable[..., Any]
 Connect = Callable[..., Stream]
+
+
+def test_all_streams_share_the_limit_on_connections(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    sim.always(Fault.REJECT(status=503))
+    kind = with_limits(Binance, connects=(5, 3600.0))
+    streams = [connect(sim, kind=kind, backoff=Backoff(base=0.001)) for _ in range(3)]
+    wait_until(lambda: all("limit on connections" in stream.status()["reason"] for stream in streams))
+    assert sim.accepted == 5
+    other = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    wait_live(connect(other, kind=kind))            # another place has its own
+    assert all(stream.stop(1) for stream in streams) and sim.accepted == 5
 
 
 def names(count: int) -> list[str]:

@@ -407,6 +407,46 @@ def test_too_many_connections_are_paused_as_long_as_the_venue_says(serve: Serve,
     assert sim.accepted == 2
 
 
+@pytest.mark.parametrize("status, seconds", [(429, 30), (418, 120)])
+def test_who_came_too_often_stays_away(status: int, seconds: int, serve: Serve, connect: Connect) -> None:
+    """Also when the venue does not say for how long."""
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    sim.plan(Fault.REJECT(status=status))
+    stream = connect(sim, backoff=Backoff(base=0.01))
+    wait_until(lambda: stream.state == "backoff")
+    assert 0.9 * seconds < float(stream.status()["reason"].split()[3]) <= seconds
+    assert stream.stop(1) and sim.accepted == 1
+
+
+def test_a_connection_ended_for_an_offence_was_not_healthy(serve: Serve, connect: Connect) -> None:
+    lives = []
+
+    class Noting(Backoff):
+        def next(self, lived: float) -> float:
+            lives.append(lived)
+            return super().next(lived)
+
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    stream = connect(sim, backoff=Noting(base=0.01))
+    for code, share in (1008, 0.1), (1013, 0.1), (1011, 1.0):
+        wait_live(stream)
+        wait_until(lambda: len(sim.connections) == 1)
+        accepted, opened = sim.accepted, stream._connector.session.opened_at        # type: ignore[union-attr]
+        least = time.monotonic() - opened
+        sim.inject(Fault.CLOSE(code=code), newest(sim))
+        wait_until(lambda: sim.accepted > accepted and live(stream))
+        assert least * share <= lives[-1] <= (time.monotonic() - opened) * share
+
+
+def test_a_venue_without_keys_that_answers_403_is_tried_again(serve: Serve, connect: Connect) -> None:
+    """Keys for another venue may have been given to all of them."""
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    sim.plan(Fault.REJECT(status=403), Fault.REJECT(status=403))
+    stream = connect(sim, backoff=Backoff(base=0.01), api_key="of another", api_secret="venue")
+    wait_live(stream)
+    assert sim.accepted == 3
+
+
 def test_refused_credentials_are_the_end(serve: Serve, connect: Connect) -> None:
     sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
     sim.plan(Fault.REJECT(status=401))

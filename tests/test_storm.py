@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from streams import ConfigurationError, StreamManager
-from streams.exchanges import EXCHANGES, Alpaca, Binance
+from streams.exchanges import EXCHANGES, Alpaca, Binance, Huobi
 from streams.sim import BinanceSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 from streams.stream import Stream
@@ -181,6 +181,7 @@ def test_a_manager(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     small = with_limits(Binance, **FREE, topics=4)          # several streams for one exchange
     monkeypatch.setitem(EXCHANGES, "binance", small)
     monkeypatch.setitem(EXCHANGES, "alpaca", with_limits(Alpaca, **FREE))
+    monkeypatch.setitem(EXCHANGES, "huobi", with_limits(Huobi, **FREE))
     sims = {"binance": stack.enter_context(BinanceSim([c.replace("-", "") for c in COINS], rate=20,
                                                       message_limit=None)),
             "alpaca": stack.enter_context(AlpacaSim(STOCKS, rate=20))}

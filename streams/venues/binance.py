@@ -38,6 +38,9 @@ _FUTURES_WEIGHTS = ((5, 2), (10, 2), (20, 2), (50, 2), (100, 5), (500, 10), (100
 # streams, was seen). All else is the venue's own trouble, and passes.
 _WRONG = range(5)
 
+# 418 bans an address that went on after 429, for two minutes at least (rest-api.md, "IP Limits").
+_STAY_AWAY = {**Limits().stay_away, 418: 120.0}
+
 _INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
 
 
@@ -65,7 +68,7 @@ class BinanceVenue(Venue):
     # 24 h lifetime, replaced half an hour before.
     limits: ClassVar[Limits] = Limits(
         topics=1024, batch=100, messages=(4, 1.0), connects=(250, 300.0), rest=(6000, 60.0),
-        lifetime=23.5 * 3600)
+        stay_away=_STAY_AWAY, lifetime=23.5 * 3600)
     rule: str = "dense"
 
     _trade_topic: ClassVar[str] = "trade"
@@ -242,7 +245,7 @@ class BinanceFuturesVenue(BinanceVenue):
     # streams at 200 per connection.
     limits: ClassVar[Limits] = Limits(
         topics=200, batch=100, messages=(4, 1.0), connects=(250, 300.0), rest=(2400, 60.0),
-        lifetime=23.5 * 3600)
+        stay_away=_STAY_AWAY, lifetime=23.5 * 3600)
     rule: str = "bridged"
 
     _trade_topic: ClassVar[str] = "aggTrade"
