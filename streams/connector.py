@@ -289,8 +289,9 @@ class Connector:
 
     def _on_state(self, state: str, reason: str) -> None:
         """The session has something to say about itself."""
+        fresh = self.lifecycle.state == "connecting"
         self.lifecycle.set(state, reason)
-        if state == "live" and self.feed.counters.connects > 1:
+        if state == "live" and fresh and self.feed.counters.connects > 1:
             self.feed.count("reconnects")
 
     def _judge(self, session: Session, closed: Closed) -> float | None:

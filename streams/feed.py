@@ -68,6 +68,7 @@ class Feed:
         noted: Events that handlers want, likewise; ``(offer, event)``.
         heard: Routes whose events go further than the store. Threads: the network thread's.
         troubles: Why a route has no data, where something is known.
+        silences: Connections in a row that were replaced because they said nothing.
     """
 
     def __init__(self, exchange: str, name: str, facts: Venue, store: Store, handlers: Handlers,
@@ -81,6 +82,7 @@ class Feed:
         self.measured = not isinstance(metrics, NoMetrics)
         self.bytes = 0                          # of messages; counted if somebody measures
         self.last_data: float | None = None     # monotonic seconds of the last message with data
+        self.silences = 0
         self._reported = {"messages": 0, "bytes": 0}
         self.clean = clean
         self.writer = Writer()          # joins the store while there is a thread that writes

@@ -2,6 +2,8 @@
 
 House rules:
  * Silence is probed with a ping before it is judged, and only a probe without an answer is final.
+ * A connection that answers and has no data is replaced, for it may have been forgotten. If that does not
+   help, the market is quiet: the next one is given twice the time, and so on.
  * A look that comes late judges nothing. If this thread did not get to run (a busy interpreter, a
    sleeping laptop), what has arrived meanwhile has not been read yet: the silence was ours.
 
@@ -23,6 +25,8 @@ __all__ = ["Health", "Patient"]
 
 LOGIN = 10.0        # seconds a venue may take to let us in
 LATE = 1.0          # seconds between two looks that mean that we were held up
+PATIENT = 16        # times the usual silence, at most, that one is given when others were silent, too
+LIVELY = 4          # times the usual silence without half of one, after which none is expected any more
 LOOKS = 3           # that an unanswered probe must have seen, so that what came has been read
 
 
@@ -66,6 +70,8 @@ class Health:
         self._stale_after = stale_after
         self._opened = 0.0
         self._last_look = 0.0
+        self._lively_since = 0.0
+        self._quiet = False                 # it is stale, and kept for now
         self._probed: float | None = None
         self._looks = 0                     # since the probe
         self._news: dict[Route, tuple[int, float]] = {}     # (stamp of the last data, when it was new)
@@ -73,6 +79,7 @@ class Health:
     def opened(self, now: float) -> None:
         """The connection is established."""
         self.last_data = self.last_life = self.last_sent = self._opened = self._last_look = now
+        self._lively_since = now
 
     def look(self, now: float, ready: bool) -> None:
         """Do and judge what is due; ``ready``: the venue has let us in."""
@@ -147,13 +154,33 @@ class Health:
         silent = [route for route, (_, when) in self._news.items() if now - when > self._stale_after
                   and feed.subscriptions.state(route)[0] == "live"]
         reason = f"no data for {self._stale_after:g} s"
-        if silent and now - self.last_data > self._stale_after:
-            self._session.on_state("stale", reason)
-            feed.mark("stale", reason)
-            self._session.end(TransportError(f"connected, but {reason}"))
+        if self._judge_silence(now, bool(silent), reason):
             return
         for route in silent:
             keeper = feed.keepers.get(route)
             rebuilding = keeper is not None and keeper.sends_deltas and keeper.book.status == "syncing"
             if not rebuilding:
                 self._refresher.silent(route, now, reason)
+
+    def _judge_silence(self, now: float, silent: bool, reason: str) -> bool:
+        """Whether nothing at all has come for so long that the connection was ended; ``silent``: something
+        should have come."""
+        feed, usual, silence = self._feed, self._stale_after, now - self.last_data
+        if silence > usual / 2:
+            self._lively_since = now
+        elif now - self._lively_since > LIVELY * usual:
+            feed.silences = 0
+        if not silent or silence <= usual:
+            if self._quiet:
+                self._quiet = False
+                self._session.on_state("live", "data again")
+            return False
+        if not self._quiet:
+            self._quiet = True
+            self._session.on_state("stale", reason)
+        if silence <= min(1 << min(feed.silences, 10), PATIENT) * usual:
+            return False
+        feed.silences += 1
+        feed.mark("stale", reason)
+        self._session.end(TransportError(f"connected, but {reason}"))
+        return True

@@ -163,6 +163,28 @@ def test_pongs_and_pings_but_no_data_is_stale_and_replaced(kind: Any, serve: Ser
     assert stream.store.orderbook(stream.exchange, "BTC-USDT", max_age=5)["status"] == "live"
 
 
+def test_a_quiet_market_is_not_reconnected_again_and_again(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=1.5)
+    stream = connect(sim, ["BTC-USDT"], stale_after=0.5, begin=False)
+    statuses = Statuses(stream)
+    stream.start()
+    wait_until(lambda: statuses.of("stream").count("live") >= 6, 30)        # each time that data came again
+    assert statuses.of("stream").count("stale") >= 4
+    assert sim.accepted <= 4 and stream.status()["reconnects"] == sim.accepted - 1
+
+
+def test_after_a_lively_time_silence_counts_as_before(serve: Serve, connect: Connect) -> None:
+    sim = serve(BinanceSim, ["BTCUSDT"], rate=50.0)
+    stream = connect(sim, ["BTC-USDT"], stale_after=0.4)
+    wait_live(stream)
+    stream.feed.silences = 3
+    wait_until(lambda: stream.feed.silences == 0)
+    begun = time.monotonic()
+    sim.inject(Fault.NO_DATA)
+    wait_until(lambda: sim.accepted == 2, 5)
+    assert 0.3 < time.monotonic() - begun < 1.6 and stream.feed.silences == 1
+
+
 @pytest.mark.parametrize("name, options", [
     ("kraken-book", {"heartbeat": 0.2}), ("alpaca-ticker", {}), ("alpaca-crypto", {}),
     ("polygon-crypto", {})])

@@ -255,3 +255,24 @@ def test_a_book_whose_price_has_left_its_snapshot_is_rebuilt(clock):
     feed.keepers[routes[7]].apply(whole)
     feed.keepers[routes[7]].apply(Delta(14, 14, []))
     assert looks(2 * ROUND) == ["live"] * 20
+
+
+def test_a_book_without_numbers_that_stays_crossed_is_rebuilt(clock):
+    venue = KrakenVenue()
+    feed = Feed("kraken", "test", venue, Store(), Handlers(), NoMetrics())
+    routes = [venue.route(f"S{n}-USD", "book") for n in range(20)]
+    for route in routes:
+        feed.subscriptions.want(route)
+    feed.reconcile()
+    refresher = Refresher(feed, venue, NoRest(), Talk())
+    for route in routes:
+        feed.subscriptions.sent(route.topics, clock.at + 10)
+        feed.subscriptions.acked(route.topics)
+        feed.keepers[route].apply(BookSnapshot(0, [(1.0, 1.0)], [(2.0, 1.0)]))
+    feed.keepers[routes[7]].apply(Delta(0, 0, [(3.0, 1.0)]))
+    for _ in range(4 * ROUND):
+        refresher.look()
+    assert [feed.keepers[route].ready for route in routes] == [True] * 7 + [False] + [True] * 12
+    feed.announce()
+    refresher.tick(clock.at)
+    assert feed.subscriptions.due(clock.at)[0] == list(routes[7].topics) and feed.counters.resyncs == 1
