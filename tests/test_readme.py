@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import streams
@@ -28,7 +29,9 @@ from streams.console.venues import known_venues
 from streams.handlers import POLICIES
 from streams.lifecycle import STATES
 from streams.sim import Sandbox
+from streams.sinks import sink_for
 from streams.stream import Stream
+from streams.venue import Route
 
 from .tools import wait_until
 
@@ -238,8 +241,9 @@ def test_the_table_of_venues_is_what_there_is() -> None:
     rows = {words(row[0])[0]: row for row in table("name")}
     known = {venue["name"]: venue for venue in known_venues()}
     assert list(rows) == list(known)
-    for name, (spelled, transport, channels, keys) in rows.items():
+    for name, (spelled, kind, transport, channels, keys) in rows.items():
         venue = known[name]
+        assert getattr(streams, *words(kind)) is streams.exchanges.EXCHANGES[name]
         assert transport == venue["transport"].removeprefix("long-polled ")
         assert channels.split() == venue["channels"], name
         assert (keys == "none") == (not venue["keys"]), name
@@ -252,12 +256,29 @@ def test_the_tables_of_states_and_policies_are_complete() -> None:
     assert [words(row[0])[0] for row in table("book")] == ["live", "syncing", "stale", "closed"]
 
 
-def test_the_options_in_the_table_exist() -> None:
-    begin = TEXT.index("Options of every stream:")
-    options = words(" ".join(re.findall(r"^(``.+?``)  ", TEXT[begin:TEXT.index("schedule``  ", begin) + 20],
-                                        re.MULTILINE)))
-    assert len(options) >= 11
-    assert set(options) <= set(inspect.signature(Stream.__init__).parameters)
+def test_the_table_of_options_is_complete() -> None:
+    begin = TEXT.index("Options of every stream;")
+    rows = TEXT[begin:TEXT.index("The manager opens as many", begin)]
+    options = words(" ".join(re.findall(r"^(``.+?``)  ", rows, re.MULTILINE)))
+    known = set(inspect.signature(Stream.__init__).parameters)
+    assert sorted(options) == sorted(known - {"self", "symbols", "channels", "options"})
+
+
+def test_the_table_of_channels_is_what_handlers_and_the_store_get() -> None:
+    rows = table("channel")
+    channels = {channel for venue in known_venues() for channel in venue["channels"]}
+    assert {words(row[0])[0].partition(":")[0] for row in rows} == {*channels, "status", "gaps"}
+    for row in rows:
+        channel, event, place, fields = words(row[0])[0], words(row[1])[0], words(row[2]), words(row[3])[0]
+        known = {field.name for field in msgspec.structs.fields(getattr(streams, event))}
+        assert set(fields.split()) <= known
+        if not place or channel == "book":
+            continue
+        store = streams.Store()
+        sink_for(store, store.writer(), "somewhere", Route("A", channel, "A", ()))
+        name, *keys = re.findall(r"\w+", place[0])
+        found = getattr(store, name)
+        assert "somewhere" in (found[keys[0]] if keys else found), channel
 
 
 def test_the_tree_of_errors_is_that_of_the_code() -> None:
