@@ -33,6 +33,7 @@ from streams.sinks import sink_for
 from streams.stream import Stream
 from streams.venue import Route
 
+from .processes import run
 from .tools import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -97,11 +98,18 @@ def execute(program: str, namespace: dict[str, Any]) -> None:
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], streams.StreamManager]]:
-    """Has the package lead to simulated venues. Gives a manager class of that kind."""
-    with Sandbox() as sandbox:
+    """Has the package lead to simulated venues. Gives a manager class of that kind; all of them are stopped
+    in the end, as the end of the interpreter would."""
+    with Sandbox() as sandbox, contextlib.ExitStack() as made:
         class Manager(streams.StreamManager):
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**options)
+                made.callback(self.stop)
+
             def start(self, exchange: str, symbols: Any, channels: Any = ("book",), **options: Any) -> None:
                 found = sandbox.options(exchange, symbols)
+                if options.get("url") == "https://feed.example":
+                    del options["url"]
                 super().start(exchange, symbols, channels, **{**found, **options})
 
         class Binance(streams.exchanges.Binance):
@@ -135,6 +143,28 @@ def test_programs_run_as_printed(program: str, simulated: Callable[[], streams.S
         if "print" in program:
             wait_until(lambda: printed.lines, 10, what="a first line")
     assert "print" not in program or printed.lines
+
+
+def test_programs_can_be_run_one_after_the_other(simulated: Any, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one namespace, in the order of reading: ``market`` is running wherever it is used."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for line, program in blocks("python"):
+        if "class AcmeVenue" in program:
+            continue
+        endless = "while True" in program
+        printed = namespace["print"] = Printed(ENOUGH if endless else float("inf"))
+        if re.search(r"\bmarket\b", program) and "StreamManager(" not in program:
+            market = namespace["market"]
+            market.wait_ready(timeout=20)
+            states = {stream["exchange"]: stream["state"] for stream in market.status()["streams"]}
+            assert states == {"binance": "live", "huobi": "live"}, f"line {line}: {states}"
+        with pytest.raises(KeyboardInterrupt) if endless else contextlib.nullcontext():
+            execute(program, namespace)
+        assert "print(" not in program or printed.lines, f"line {line} prints nothing"
+    handlers = namespace["market"].status()["handlers"]
+    assert [one["pattern"] for one in handlers] == [r"longpoll-xml\.trades\..+"], "earlier ones go on"
 
 
 def test_the_program_that_the_readme_opens_with_prints_books(simulated: Any) -> None:
@@ -221,7 +251,7 @@ def test_what_was_recorded_can_be_replayed(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_two_commands_set_everything_up() -> None:
-    commands = [command for command in COMMANDS if not command.startswith("streams ")]
+    commands = [command for command in COMMANDS if " && " in command]
     assert len(commands) == 2
     demo, tests = commands
     for command in commands:
@@ -232,6 +262,13 @@ def test_two_commands_set_everything_up() -> None:
     assert demo.endswith("&& .venv/bin/streams demo")
     assert tests.endswith("&& .venv/bin/python -m pytest -n 4")
     assert "streams = streams.cli:main" in SETUP["options.entry_points"]["console_scripts"]
+
+
+def test_an_example_runs_as_printed() -> None:
+    command, = (command for command in COMMANDS if " examples/" in command)
+    interpreter, *arguments = shlex.split(command)
+    assert interpreter == ".venv/bin/python"
+    assert run(*arguments, "--seconds", "1").lines
 
 
 # -- tables and lists ----------------------------------------------------------------------------------
