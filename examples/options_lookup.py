@@ -66,7 +66,10 @@ def main():
         where = sandbox.options("polygon", CONTRACTS) if options.demo else {}
         contracts = Contracts(market)
         market.on(r"polygon\.trades\.O:NVDA.*", contracts.on_trade, maxsize=10_000)
-        market.start("polygon", ["O:NVDA*"], channels=["trades"], market="options", **where)
+        try:
+            market.start("polygon", ["O:NVDA*"], channels=["trades"], market="options", **where)
+        except ValueError as error:                 # no key; it says where one is looked for
+            parser.error(str(error))
         if options.demo:
             burst(sandbox.venue("polygon"), market)
         time.sleep(options.seconds)

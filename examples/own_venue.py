@@ -3,8 +3,8 @@
 Messages have two bytes of length in front. ``S`` + symbol subscribes, ``A`` + symbol confirms it, and
 ``T`` + symbol, price (1/10000), size and time (ns) is a trade; symbols are eight bytes of ASCII.
 """
+import argparse
 import struct
-import sys
 import time
 
 from streams import Stream, Trade
@@ -47,7 +47,9 @@ class Acme(Stream):
 
 
 if __name__ == "__main__":
-    if "--demo" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--demo", action="store_true", help="its server runs along")
+    if parser.parse_args().demo:
         import own_venue_server
         own_venue_server.start(port=7000)
     acme = Acme(["ACME"], ["trades"])

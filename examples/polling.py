@@ -15,13 +15,17 @@ from streams.sim import Sandbox
 
 
 def main():
-    options = arguments()
+    parser = arguments()
+    options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox()) if options.demo else None
         market = stack.enter_context(StreamManager())           # stops its threads, whatever happens
-        for exchange, symbols in by_exchange(options.names).items():
-            where = sandbox.options(exchange, symbols) if sandbox else {}
-            market.start(exchange, symbols, channels=options.channels, **where)
+        try:
+            for exchange, symbols in by_exchange(options.names).items():
+                where = sandbox.options(exchange, symbols) if sandbox else {}
+                market.start(exchange, symbols, channels=options.channels, **where)
+        except (ValueError, LookupError) as error:              # it says what would be right
+            parser.error(str(error))
         market.wait_ready(timeout=10)
         poll(market.store, time.monotonic() + options.seconds)
 
@@ -47,8 +51,14 @@ def by_exchange(names):
     for name in names:
         if name in EXCHANGES:
             latest = symbols.setdefault(name, [])
-        else:
+        elif symbols:
             latest.append(name)
+        else:
+            raise ValueError(f"{name!r} is no exchange; begin with one, like 'binance BTC-USDT'; there are: "
+                             + ", ".join(EXCHANGES))
+    for exchange, names in symbols.items():
+        if not names:
+            raise ValueError(f"{exchange} has no symbol behind it; name some, like '{exchange} BTC-USDT'")
     return symbols
 
 
@@ -59,7 +69,7 @@ def arguments():
     parser.add_argument("--channels", type=lambda names: names.split(","), default=["book"])
     parser.add_argument("--demo", action="store_true", help="simulated venues on loopback")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="how long; else until Ctrl-C")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

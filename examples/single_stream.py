@@ -17,9 +17,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=float("inf"), help="how long; else until Ctrl-C")
     options = parser.parse_args()
     with Sandbox() as sandbox:
-        where = sandbox.options("binance", options.symbols) if options.demo else {}
         store = streams.Store()
-        binance = streams.Binance(options.symbols, ["book", "trades"], store=store, **where)
+        try:
+            where = sandbox.options("binance", options.symbols) if options.demo else {}
+            binance = streams.Binance(options.symbols, ["book", "trades"], store=store, **where)
+        except ValueError as error:                 # a symbol; it says what would be right
+            parser.error(str(error))
         binance.start()
         try:
             show(store, time.monotonic() + options.seconds)

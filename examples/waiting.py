@@ -19,8 +19,11 @@ def main():
     parser.add_argument("--seconds", type=float, default=float("inf"), help="how long; else until Ctrl-C")
     options = parser.parse_args()
     with Sandbox() as sandbox, StreamManager() as market:
-        where = sandbox.options(options.exchange, options.symbols) if options.demo else {}
-        market.start(options.exchange, options.symbols, **where)
+        try:
+            where = sandbox.options(options.exchange, options.symbols) if options.demo else {}
+            market.start(options.exchange, options.symbols, **where)
+        except (ValueError, LookupError) as error:  # it says what would be right
+            parser.error(str(error))
         market.wait_ready(timeout=10)
         books = market.store.orderbooks[options.exchange]
         with contextlib.suppress(KeyboardInterrupt):

@@ -93,7 +93,7 @@ class Venue:
         key_env, secret_env: Environment variables that may hold the credentials; the stream reads them.
 
     Attributes:
-        rule: Sequencing rule of its books, see :mod:`streams.book`: ``dense``, ``bridged``,
+        rule: Sequencing rule of its books, see :mod:`streams.sequencing`: ``dense``, ``bridged``,
             ``chained``, ``snapshots`` or ``unsequenced``; an option may change it.
         session: The pseudo-route that signals belong to.
         routes: Routes of this connection by (channel, native symbol).

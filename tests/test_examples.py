@@ -70,6 +70,32 @@ def test_polling_reads_tickers_where_there_are_no_books() -> None:
     assert tickers == {"alpaca", "polygon"}
 
 
+@pytest.mark.parametrize("name, arguments, said", [
+    ("polling.py", ["BTC-USDT"], "begin with one, like 'binance BTC-USDT'"),
+    ("polling.py", ["binance"], "name some, like 'binance BTC-USDT'"),
+    ("polling.py", ["--channels", "boook", "binance", "BTC-USDT"], "its channels: book, quotes"),
+    ("polling.py", ["--demo", "binance", "BTC"], "something like 'BTCUSDT'"),
+    ("waiting.py", ["BTC-USDT"], "known: binance,"),
+    ("waiting.py", ["--demo", "BTC-USDT"], "there are: binance,"),
+    ("single_stream.py", ["BTC USDT"], "write it like 'BTC-USDT'"),
+    ("own_venue.py", ["--dmeo"], "unrecognized arguments: --dmeo"),
+], ids=str)
+def test_a_wrong_argument_is_answered_in_one_line(name: str, arguments: list[str], said: str) -> None:
+    with running(str(EXAMPLES / name), *arguments) as program:
+        assert program.wait() == 2
+    *usage, line = program.errors.splitlines()
+    assert line.startswith(f"{name}: error: ") and said in line
+    assert usage[0].startswith("usage: ") and "Traceback" not in program.errors
+
+
+def test_an_example_without_its_key_says_where_it_looks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("POLYGON_API_KEY", "MASSIVE_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    with running(example("options_lookup.py")) as program:
+        assert program.wait() == 2
+    assert "POLYGON_API_KEY" in program.errors.splitlines()[-1]
+
+
 def test_a_single_stream() -> None:
     three = rf"( {LEVEL}){{3}}"
     for seconds in ("1.2", "5", "20"):      # it waits for nothing, and a busy machine may need longer

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import streams
@@ -28,8 +29,11 @@ from streams.console.venues import known_venues
 from streams.handlers import POLICIES
 from streams.lifecycle import STATES
 from streams.sim import Sandbox
+from streams.sinks import sink_for
 from streams.stream import Stream
+from streams.venue import Route
 
+from .processes import run
 from .tools import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -94,11 +98,18 @@ def execute(program: str, namespace: dict[str, Any]) -> None:
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], streams.StreamManager]]:
-    """Has the package lead to simulated venues. Gives a manager class of that kind."""
-    with Sandbox() as sandbox:
+    """Has the package lead to simulated venues. Gives a manager class of that kind; all of them are stopped
+    in the end, as the end of the interpreter would."""
+    with Sandbox() as sandbox, contextlib.ExitStack() as made:
         class Manager(streams.StreamManager):
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**options)
+                made.callback(self.stop)
+
             def start(self, exchange: str, symbols: Any, channels: Any = ("book",), **options: Any) -> None:
                 found = sandbox.options(exchange, symbols)
+                if options.get("url") == "https://feed.example":
+                    del options["url"]
                 super().start(exchange, symbols, channels, **{**found, **options})
 
         class Binance(streams.exchanges.Binance):
@@ -132,6 +143,28 @@ def test_programs_run_as_printed(program: str, simulated: Callable[[], streams.S
         if "print" in program:
             wait_until(lambda: printed.lines, 10, what="a first line")
     assert "print" not in program or printed.lines
+
+
+def test_programs_can_be_run_one_after_the_other(simulated: Any, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one namespace, in the order of reading: ``market`` is running wherever it is used."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for line, program in blocks("python"):
+        if "class AcmeVenue" in program:
+            continue
+        endless = "while True" in program
+        printed = namespace["print"] = Printed(ENOUGH if endless else float("inf"))
+        if re.search(r"\bmarket\b", program) and "StreamManager(" not in program:
+            market = namespace["market"]
+            market.wait_ready(timeout=20)
+            states = {stream["exchange"]: stream["state"] for stream in market.status()["streams"]}
+            assert states == {"binance": "live", "huobi": "live"}, f"line {line}: {states}"
+        with pytest.raises(KeyboardInterrupt) if endless else contextlib.nullcontext():
+            execute(program, namespace)
+        assert "print(" not in program or printed.lines, f"line {line} prints nothing"
+    handlers = namespace["market"].status()["handlers"]
+    assert [one["pattern"] for one in handlers] == [r"longpoll-xml\.trades\..+"], "earlier ones go on"
 
 
 def test_the_program_that_the_readme_opens_with_prints_books(simulated: Any) -> None:
@@ -218,7 +251,7 @@ def test_what_was_recorded_can_be_replayed(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_two_commands_set_everything_up() -> None:
-    commands = [command for command in COMMANDS if not command.startswith("streams ")]
+    commands = [command for command in COMMANDS if " && " in command]
     assert len(commands) == 2
     demo, tests = commands
     for command in commands:
@@ -231,6 +264,13 @@ def test_two_commands_set_everything_up() -> None:
     assert "streams = streams.cli:main" in SETUP["options.entry_points"]["console_scripts"]
 
 
+def test_an_example_runs_as_printed() -> None:
+    command, = (command for command in COMMANDS if " examples/" in command)
+    interpreter, *arguments = shlex.split(command)
+    assert interpreter == ".venv/bin/python"
+    assert run(*arguments, "--seconds", "1").lines
+
+
 # -- tables and lists ----------------------------------------------------------------------------------
 
 
@@ -238,8 +278,9 @@ def test_the_table_of_venues_is_what_there_is() -> None:
     rows = {words(row[0])[0]: row for row in table("name")}
     known = {venue["name"]: venue for venue in known_venues()}
     assert list(rows) == list(known)
-    for name, (spelled, transport, channels, keys) in rows.items():
+    for name, (spelled, kind, transport, channels, keys) in rows.items():
         venue = known[name]
+        assert getattr(streams, *words(kind)) is streams.exchanges.EXCHANGES[name]
         assert transport == venue["transport"].removeprefix("long-polled ")
         assert channels.split() == venue["channels"], name
         assert (keys == "none") == (not venue["keys"]), name
@@ -252,12 +293,29 @@ def test_the_tables_of_states_and_policies_are_complete() -> None:
     assert [words(row[0])[0] for row in table("book")] == ["live", "syncing", "stale", "closed"]
 
 
-def test_the_options_in_the_table_exist() -> None:
-    begin = TEXT.index("Options of every stream:")
-    options = words(" ".join(re.findall(r"^(``.+?``)  ", TEXT[begin:TEXT.index("schedule``  ", begin) + 20],
-                                        re.MULTILINE)))
-    assert len(options) >= 11
-    assert set(options) <= set(inspect.signature(Stream.__init__).parameters)
+def test_the_table_of_options_is_complete() -> None:
+    begin = TEXT.index("Options of every stream;")
+    rows = TEXT[begin:TEXT.index("The manager opens as many", begin)]
+    options = words(" ".join(re.findall(r"^(``.+?``)  ", rows, re.MULTILINE)))
+    known = set(inspect.signature(Stream.__init__).parameters)
+    assert sorted(options) == sorted(known - {"self", "symbols", "channels", "options"})
+
+
+def test_the_table_of_channels_is_what_handlers_and_the_store_get() -> None:
+    rows = table("channel")
+    channels = {channel for venue in known_venues() for channel in venue["channels"]}
+    assert {words(row[0])[0].partition(":")[0] for row in rows} == {*channels, "status", "gaps"}
+    for row in rows:
+        channel, event, place, fields = words(row[0])[0], words(row[1])[0], words(row[2]), words(row[3])[0]
+        known = {field.name for field in msgspec.structs.fields(getattr(streams, event))}
+        assert set(fields.split()) <= known
+        if not place or channel == "book":
+            continue
+        store = streams.Store()
+        sink_for(store, store.writer(), "somewhere", Route("A", channel, "A", ()))
+        name, *keys = re.findall(r"\w+", place[0])
+        found = getattr(store, name)
+        assert "somewhere" in (found[keys[0]] if keys else found), channel
 
 
 def test_the_tree_of_errors_is_that_of_the_code() -> None:

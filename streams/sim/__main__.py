@@ -16,6 +16,8 @@ from .venue import VenueServer
 VENUES: dict[str, Callable[..., MarketSim]] = {
     "alpaca": AlpacaSim, "binance": BinanceSim, "binance-futures": BinanceFuturesSim,
     "huobi": HuobiSim, "htx": HuobiSim, "kraken": KrakenSim, "polygon": PolygonSim}
+# What stands in symbols where `BTC-USDT` has a dash.
+_SEPARATORS = {"alpaca": "/", "kraken": "/", "polygon": "-"}
 _LOOK = 0.2         # seconds between two looks for a signal
 
 
@@ -33,7 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-every", type=int, default=0, metavar="N",
                         help="of a replay: leave out every n-th book update")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
-    parser.add_argument("--symbols", nargs="+", help="instead of a few usual ones")
+    parser.add_argument("--symbols", nargs="+", help="instead of a few usual ones; like BTC-USDT, or "
+                        "as the venue spells them")
     parser.add_argument("--rate", type=float, default=50.0,
                         help="book updates per second and symbol")
     parser.add_argument("--seed", type=int, default=1)
@@ -59,7 +62,10 @@ def build_server(options: argparse.Namespace) -> VenueServer:
                          skip_every=options.skip_every, port=options.port)
     if not options.exchange:
         raise ValueError(f"--exchange is missing; there are: {', '.join(sorted(VENUES))}")
-    given = {} if options.symbols is None else {"symbols": options.symbols}
+    given: dict[str, list[str]] = {}
+    if options.symbols is not None:
+        separator = _SEPARATORS.get(options.exchange, "")
+        given["symbols"] = [symbol.replace("-", separator) for symbol in options.symbols]
     return VENUES[options.exchange](seed=options.seed, rate=options.rate, port=options.port,
                                     levels=options.levels, **given)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from streams.sim.__main__ import build_parser, build_server, main
+from streams.sim.simulation import MarketSim
 
 from .client import Client, Refused, get
 from .test_replay import event, write
@@ -95,3 +96,15 @@ def test_mistakes_are_one_line(arguments: list[str], said: str,
 def test_every_venue_can_be_named(exchange: str, kind: str) -> None:
     options = build_parser().parse_args(["--exchange", exchange, "--seed", "7"])
     assert type(build_server(options)).__name__ == kind
+
+
+@pytest.mark.parametrize("exchange, symbol, spelled", [
+    ("binance", "BTC-USDT", "BTCUSDT"), ("binance", "BTCUSDT", "BTCUSDT"),
+    ("binance-futures", "eth-usdt", "ETHUSDT"), ("htx", "BTC-USDT", "BTCUSDT"),
+    ("kraken", "BTC-USD", "BTC/USD"), ("kraken", "BTC/USD", "BTC/USD"), ("alpaca", "BTC-USD", "BTC/USD"),
+    ("alpaca", "AAPL", "AAPL"), ("polygon", "BTC-USD", "BTC-USD")])
+def test_symbols_may_be_spelled_with_a_dash(exchange: str, symbol: str, spelled: str) -> None:
+    options = build_parser().parse_args(["--exchange", exchange, "--symbols", symbol])
+    server = build_server(options)
+    assert isinstance(server, MarketSim)
+    assert [one.upper() for one in server.market.symbols] == [spelled]
