@@ -7,7 +7,7 @@
     with StreamManager() as market:
         market.start("binance", ["BTC-USDT"])
         market.wait_ready(timeout=10)
-        print(market.store.orderbooks["binance"]["BTC-USDT"]["bids"][0])
+        print(market.store.orderbooks["binance"]["BTC-USDT"].best_bid)
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ for by a signal handler that has interrupted somebody who does."""
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from .locks import release
@@ -33,8 +34,9 @@ class Doorbell:
 
     def clear(self) -> None:
         """Forget that it was rung."""
-        while not self._rings.empty():
-            self._rings.get()
+        with suppress(Empty):
+            while True:
+                self._rings.get_nowait()
 
 
 class Latch:
