@@ -27,6 +27,8 @@ from .live import at_once, quick
 from .tools import with_limits
 
 BTC = ["BTC-USDT"]
+DATA = Path(__file__).resolve().parent / "data"
+CERT, LOCKED = str(DATA / "loopback.crt"), str(DATA / "encrypted.key")
 
 
 def start(*args: Any, **options: Any) -> Callable[[StreamManager], object]:
@@ -87,6 +89,9 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (option(sslopt=["verify"]), r"sslopt=\['verify'\]: give a dict, like \{'ca_certs': 'mine.pem'\}"),
     (option(sslopt={"ca_certs": "/no/such/file"}), r"sslopt can not work: .*No such file"),
     (option(sslopt={"certfile": "/no/such/file"}), r"sslopt can not work: .*No such file"),
+    (option(sslopt={"certfile": CERT, "keyfile": LOCKED}),
+     r"sslopt can not work: the key is encrypted: give its password, as sslopt\['password'\]"),
+    (option(sslopt={"certfile": CERT, "keyfile": LOCKED, "password": "rose"}), r"sslopt can not work: "),
     (option(sslopt={"cert_reqs": "none"}), r"sslopt can not work: 'none' is not a valid VerifyMode"),
     (option(sslopt={"context": 5}), r"sslopt context=5: it must be of SSLContext"),
     (option(sslopt={"server_hostname": 5}), r"sslopt server_hostname=5: it must be of str"),

@@ -36,7 +36,8 @@ class Target:
         options: What only one kind of transport understands (framing, subprotocols, ...).
         proxy: ``http://[user:pass@]host:port`` or ``socks5://...`` (``socks5h``: it resolves), or None.
         sslopt: TLS options: ``ca_certs``, ``cert_reqs``, ``check_hostname``, ``certfile``, ``keyfile``,
-            ``context`` (a ready ``ssl.SSLContext``), ``server_hostname``.
+            ``password`` (of an encrypted key; text, bytes, or a function that gives it), ``context`` (a ready
+            ``ssl.SSLContext``), ``server_hostname``.
         connect_timeout: Seconds for each of: resolving, connecting, TLS, handshake.
         send_timeout: Seconds one outgoing message may take.
         max_message: Bytes; a longer incoming message ends the conversation before it is buffered.

@@ -17,7 +17,8 @@ from ..errors import ConfigurationError
 __all__ = ["TlsCodec", "check_sslopt", "tls_context"]
 
 _OPTIONS = frozenset({
-    "ca_certs", "cert_reqs", "check_hostname", "certfile", "keyfile", "context", "server_hostname",
+    "ca_certs", "cert_reqs", "check_hostname", "certfile", "keyfile", "password", "context",
+    "server_hostname",
 })
 _RECORD = 16384  # one read of OpenSSL gives at most one record, and no record is longer
 
@@ -37,7 +38,8 @@ def tls_context(sslopt: Mapping[str, Any] | None) -> ssl.SSLContext:
     """The context for ``Target.sslopt``: certificates and host names are checked unless it says otherwise.
 
     Raises:
-        OSError: A file of certificates could not be read (``ssl.SSLError`` is an ``OSError``).
+        OSError: A file of certificates could not be read (``ssl.SSLError`` is an ``OSError``), or its
+            password is missing or wrong.
     """
     options = dict(sslopt or {})
     options.pop("server_hostname", None)
@@ -53,8 +55,15 @@ def tls_context(sslopt: Mapping[str, Any] | None) -> ssl.SSLContext:
     if reqs is not None:
         context.verify_mode = ssl.VerifyMode(reqs)
     if options.get("certfile") is not None:
-        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+        password = options.get("password")
+        context.load_cert_chain(
+            options["certfile"], options.get("keyfile"), _no_password if password is None else password)
     return context
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask on the terminal, and nothing ends that.
+    raise OSError("the key is encrypted: give its password, as sslopt['password']")
 
 
 @functools.lru_cache(maxsize=1)

@@ -25,7 +25,8 @@ from streams.transports.websocket import WebSocketTransport
 
 from ..raw_peer import PATIENCE, RawPeer, beside
 from .websocket_peer import (
-    CERT, CLOSE, KEY, PING, TEXT, Listener, Talk, WebSocketPeer, WebSocketWire, descriptors, frame,
+    CERT, CLOSE, KEY, LOCKED, PASSWORD, PING, TEXT, Listener, Talk, WebSocketPeer, WebSocketWire, descriptors,
+    frame,
 )
 
 AT_ONCE = 1.0  # seconds: what abort() promises
@@ -368,11 +369,14 @@ def test_a_certificate_is_checked_and_its_name_too():
                     assert "certificate" in str(failed(client))
 
 
-def test_a_certificate_of_ours_is_shown():
+@pytest.mark.parametrize("key", [
+    {"keyfile": KEY}, {"keyfile": LOCKED, "password": PASSWORD},
+    {"keyfile": LOCKED, "password": lambda: PASSWORD.encode()}], ids=["plain", "encrypted", "asks"])
+def test_a_certificate_of_ours_is_shown(key):
     with WebSocketPeer(tls=True) as peer:
         peer.context.load_verify_locations(CERT)
         peer.context.verify_mode = ssl.CERT_REQUIRED
-        with Talk(peer.url, sslopt={"ca_certs": CERT, "certfile": CERT, "keyfile": KEY}) as client:
+        with Talk(peer.url, sslopt={"ca_certs": CERT, "certfile": CERT, **key}) as client:
             wire = peer.meet()
             client.listener.wait("opened")
             assert wire.sock.getpeercert()["subject"]
@@ -381,6 +385,12 @@ def test_a_certificate_of_ours_is_shown():
 def test_files_that_are_not_there():
     with RawPeer() as peer, Talk(f"wss://127.0.0.1:{peer.port}/", sslopt={"ca_certs": "/no/such"}) as client:
         assert "No such file" in str(failed(client))
+
+
+def test_nobody_is_asked_for_the_password_of_a_key():
+    sslopt = {"certfile": CERT, "keyfile": LOCKED}
+    with RawPeer() as peer, Talk(f"wss://127.0.0.1:{peer.port}/", sslopt=sslopt) as client:
+        assert "give its password" in str(failed(client))
 
 
 def test_a_stalled_tls_handshake_times_out():
