@@ -368,6 +368,8 @@ class _Wire:
 
     def quiet(self) -> bool:
         """Whether it is open and has nothing to say, as it should between two requests."""
+        if self._left:
+            return False        # more than one answer: it would be taken for the next one
         try:
             if not self._line.aborted:          # or the parent's, which has forked
                 self._line.receive()

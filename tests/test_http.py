@@ -127,6 +127,22 @@ def test_a_kept_connection_that_the_server_closed_is_replaced(peer, session):
     assert asked.result(PATIENCE).body == b"2"
 
 
+def test_what_comes_behind_an_answer_is_not_the_next_one(peer, session):
+    """The file that http.client reads takes 8192 bytes at a time: the first answer has just as many."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * (8192 - len(head % 8000))
+    asked = beside(session.fetch, "GET", peer.url)
+    wire = peer.accept()
+    wire.head()
+    wire.sock.sendall(head % len(body) + body + head % 5 + b"stale")
+    assert asked.result(PATIENCE).body == body
+    asked = beside(session.fetch, "GET", peer.url)
+    wire = peer.accept()
+    wire.head()
+    wire.answer(b"fresh")
+    assert asked.result(PATIENCE).body == b"fresh"
+
+
 @pytest.mark.parametrize("value, seconds", [
     ("120", 120.0), ("0", 0.0), ("", None), ("soon", None), ("-5", None), ("9" * 9, 3600.0),
     ("9" * 400, None), ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0)])
