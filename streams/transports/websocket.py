@@ -62,7 +62,7 @@ class WebSocketTransport(Transport):
         self._name = peer_name(self._host, self._port)
         self._proxy = parse_proxy(target.proxy) if target.proxy else None
         self._line = Line()
-        self._carrier = Carrier(self._line, self._name, target.send_timeout)
+        self._carrier = Carrier(self._line, self._name, target.send_timeout, _offered(target))
         self._conversation = Conversation(target, receiver, self._line, self._carrier, self._name)
 
     def run(self) -> Closed:
@@ -238,6 +238,15 @@ def _check(target: Target) -> tuple[str, int, bool]:
     check_sslopt(target.sslopt)
     secure = parts.scheme == "wss"
     return host, port or (443 if secure else 80), secure
+
+
+def _offered(target: Target) -> set[str]:
+    """Subprotocols, in lower case as the library compares them; some write them into a header."""
+    offered = list(target.options.get("subprotocols") or ())
+    for name, value in target.headers.items():
+        if name.strip().lower() == "sec-websocket-protocol":
+            offered += value.split(",")
+    return {name.strip().lower() for name in offered}
 
 
 def _say_nothing(*_: Any) -> None:

@@ -25,8 +25,8 @@ from streams.transports.websocket import WebSocketTransport
 
 from ..raw_peer import PATIENCE, RawPeer, beside
 from .websocket_peer import (
-    CERT, CLOSE, KEY, LOCKED, PASSWORD, PING, TEXT, Listener, Talk, WebSocketPeer, WebSocketWire, descriptors,
-    frame,
+    CERT, CLOSE, KEY, LOCKED, PASSWORD, PING, TEXT, Listener, Talk, WebSocketPeer, WebSocketWire, accept_key,
+    descriptors, frame,
 )
 
 AT_ONCE = 1.0  # seconds: what abort() promises
@@ -333,6 +333,49 @@ def test_a_refused_upgrade(peer, answer, status, retry, text):
         error = failed(client)
         assert (error.status, error.retry_after) == (status, retry)
         assert text in str(error) and "secret" not in str(error)
+
+
+def unusual(peer, *lines, **target):
+    """The client's answer to an upgrade with such lines in it, and its request."""
+    with Talk(peer.url.replace("127.0.0.1", "localhost"), **target) as client:
+        wire = WebSocketWire(peer.accept())
+        request = wire.wire.head()
+        head = b"\r\n".join([
+            b"HTTP/1.1 101 Switching", b"Upgrade: websocket", b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + accept_key(request).encode(), *lines, b"", b""])
+        say_and_end(wire, head + frame(TEXT, b"x") + frame(CLOSE, b"\x03\xe8"))
+        closed = client.closed()
+        assert closed.opened == (client.listener.messages == [b"x"])
+        return closed, request
+
+
+@pytest.fixture(params=["blocks", "plainly"])
+def both_ways(request, monkeypatch):
+    if request.param == "plainly":
+        monkeypatch.setattr(module, "MISFIT", "the test wants it so")
+
+
+def test_cookies_are_kept_for_nobody(peer, both_ways):
+    cookies = (b"Set-Cookie: session=OF-ACCOUNT-A; Domain=localhost", b"set-cookie: lb/pool:1=x; Path=/")
+    for _ in range(2):
+        closed, request = unusual(peer, *cookies)
+        assert closed.opened and "Cookie" not in request
+
+
+def test_odd_header_lines_are_nobodys_business(peer, both_ways):
+    assert unusual(peer, b"Server: caf\xe9", b"X-Folded: a", b"  b", b"Sec-WebSocket-Extensions:")[0].opened
+
+
+@pytest.mark.parametrize("line, target, reason", [
+    (b"Sec-WebSocket-Extensions: permessage-deflate", {}, "nobody offered: 'permessage-deflate'"),
+    (b"Sec-WebSocket-Protocol: soap", {}, "a subprotocol that nobody offered: 'soap'"),
+    (b"sec-websocket-protocol: soap", {"options": {"subprotocols": ["json"]}}, "nobody offered: 'soap'"),
+    (b"Sec-WebSocket-Protocol: json", {"options": {"subprotocols": ["v1", "JSON"]}}, ""),
+    (b"Sec-WebSocket-Protocol: json", {"headers": {"sec-websocket-protocol": "v1, json"}}, ""),
+])
+def test_what_nobody_offered_is_refused(peer, both_ways, line, target, reason):
+    closed, _ = unusual(peer, line, **target)
+    assert closed.opened == (not reason) and reason in str(closed.error)
 
 
 def test_retry_after_as_a_date(peer):
