@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from urllib.request import url2pathname
 
@@ -47,7 +47,7 @@ class Step(NamedTuple):
     """What comes next in a conversation: messages, a REST answer, or its end."""
 
     time: int | None
-    messages: list[bytes]
+    messages: list[Any]  # bytes; or str, where it was delivered so
     answer: int = -1  # number of the record with a REST answer
     end: str = ""  # why the conversation ends
 
@@ -193,11 +193,11 @@ class Playback:
 
     def _batch(self, record: Record) -> Step:
         """Messages that were received at once, or simply a number of them when speed does not matter."""
-        messages: list[bytes] = []
+        messages: list[Any] = []
         following: Record | None = record
         while (following is not None and following.kind == "recv" and self._follows(following)
                and len(messages) < BATCH and (not self.speed or following.time == record.time)):
-            messages.append(following.data)
+            messages.append(following.data.decode() if following.text else following.data)
             self._next = None
             found = self._peek()
             following = found[1] if found else None
