@@ -11,6 +11,7 @@ TLS are those of the other transports, too. This is the only module that imports
 from __future__ import annotations
 
 import io
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -349,8 +350,10 @@ class _Wire:
         self._users = 1
         self._timeout = timeout
         session.add(self._line)
+        call = session.call()
+        deadline = math.inf if call is None else call.deadline
         try:
-            self._line.open(host, port, self._at_most(session.timeout[0]), session.through)
+            self._line.open(host, port, self._at_most(session.timeout[0]), session.through, deadline)
             if tls:
                 self._line.start_tls(_codec(session.sslopt, host), self._at_most(session.timeout[0]))
         except BaseException:

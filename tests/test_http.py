@@ -210,6 +210,22 @@ def test_the_deadline_holds_on_the_way_to_the_answer(session):
         late(peer.url)
 
 
+def test_the_deadline_holds_for_all_steps_to_a_connection_together(peer, monkeypatch):
+    """A name that takes long, and then a proxy that says nothing."""
+    real = socket.getaddrinfo
+
+    def slow(host, *args, **options):
+        threading.Event().wait(1.5)     # what is tested is a name server that is slow
+        return real("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with AbortableSession(timeout=(5.0, 5.0), proxy=f"http://slow.invalid:{peer.port}") as session:
+        start = time.monotonic()
+        with pytest.raises(ConnectFailed, match="gave no answer"):
+            session.fetch("GET", "http://far.invalid/", deadline=2.0)
+        assert time.monotonic() - start < 3.2
+
+
 def test_silence_ends_with_the_read_time_out(peer, session):
     asked = beside(session.fetch, "GET", peer.url, timeout=(5.0, 0.2), deadline=60.0)
     wire = peer.accept()

@@ -38,7 +38,8 @@ class Target:
         sslopt: TLS options: ``ca_certs``, ``cert_reqs``, ``check_hostname``, ``certfile``, ``keyfile``,
             ``password`` (of an encrypted key; text, bytes, or a function that gives it), ``context`` (a ready
             ``ssl.SSLContext``), ``server_hostname``.
-        connect_timeout: Seconds for each of: resolving, connecting, TLS, handshake.
+        connect_timeout: Seconds for each of: resolving, connecting (to all of a name's addresses), TLS,
+            handshake.
         send_timeout: Seconds one outgoing message may take.
         max_message: Bytes; a longer incoming message ends the conversation before it is buffered.
     """

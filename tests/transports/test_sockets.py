@@ -190,6 +190,23 @@ def test_every_address_is_tried(peer, monkeypatch):
         client.listener.wait("opened")
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_addresses_that_do_not_answer_share_one_time_out(peer, monkeypatch, last):
+    with RawPeer(backlog=0) as full:
+        full.fill_backlog()
+        ports = [full.port, full.port, full.port, peer.port if last else full.port]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", to)) for to in ports])
+        began = time.monotonic()
+        with Talk("ws://venue.test/", connect_timeout=1.0) as client:
+            if last:
+                peer.meet()
+                client.listener.wait("opened")
+            else:
+                assert str(failed(client)).count("no answer within") == 4
+        assert time.monotonic() - began < 2.5
+
+
 def test_the_socket_is_prepared(peer):
     line = Line()
     line.open("127.0.0.1", peer.port, 5.0)
