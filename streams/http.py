@@ -36,6 +36,7 @@ __all__ = ["AbortableSession", "Answer", "AnswerTooLong", "prepared"]
 
 _CHUNK = 16384  # of a body as it comes; unpacked it may be a thousand times that
 _FOREVER = 1e9
+_GRACE = 1.0    # seconds past its deadline in which a call takes what is here already
 
 
 class AnswerTooLong(ConnectionLost):
@@ -222,12 +223,21 @@ class AbortableSession(requests.Session):
             self._lines.discard(line)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Call:
     """One :meth:`AbortableSession.fetch` under way."""
 
     deadline: float
     idle: Callable[[], float] | None
+    end: float | None = None  # of its grace, once it is late
+
+    def takes(self) -> bool:
+        """Whether it takes what is here already. When late, too: this process may have been held up. But
+        not for ever, as a peer could always have more."""
+        now = time.monotonic()
+        if now >= self.deadline and self.end is None:
+            self.end = now + _GRACE
+        return self.end is None or now < self.end
 
 
 def prepared(url: str) -> str:
@@ -407,17 +417,17 @@ class _Wire:
         while True:
             line.attention = False
             pause = _FOREVER if idle is None else idle()
-            left = until - time.monotonic()
             try:
                 data = line.receive()
             except BlockingIOError:
                 data = None
             if line.aborted:
                 raise Aborted("aborted")
-            if left <= 0:
-                raise TimeoutError("no answer in time")
-            if data is not None:
+            if data is not None and (call is None or call.takes()):
                 return data
+            left = until - time.monotonic()
+            if left <= 0 or data is not None:
+                raise TimeoutError("no answer in time")
             line.wait(max(0.0, min(left, pause)))
 
     def close(self) -> None:

@@ -6,10 +6,12 @@ import concurrent.futures
 import email.utils
 import gzip
 import os
+import select
 import socket
 import ssl
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,42 @@ def test_the_deadline_holds_for_all_steps_to_a_connection_together(peer, monkeyp
         with pytest.raises(ConnectFailed, match="gave no answer"):
             session.fetch("GET", "http://far.invalid/", deadline=2.0)
         assert time.monotonic() - start < 3.2
+
+
+def test_an_answer_that_is_here_is_taken_though_it_is_late(peer, session, monkeypatch):
+    """As after this process was stopped for a while."""
+    held_up = 0.0
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + held_up)
+    monkeypatch.setattr("streams.http.time", clock)
+
+    def idle():
+        nonlocal held_up
+        if not held_up:
+            wire = peer.accept()
+            wire.head()
+            wire.answer(b"x" * 30_000)
+            (line,) = session._lines
+            assert select.select([line._sock], [], [], PATIENCE)[0]
+            held_up = 1000.0
+        return 1000.0
+
+    asked = beside(session.fetch, "GET", peer.url, timeout=(5.0, 60.0), deadline=100.0, idle=idle)
+    assert asked.result(PATIENCE).body == b"x" * 30_000
+
+
+def test_the_deadline_holds_though_there_is_always_more(peer, session):
+    asked = beside(session.fetch, "GET", peer.url, deadline=0.5)
+    wire = peer.accept()
+    start = time.monotonic()
+    wire.head()
+    try:
+        while not asked.done():
+            wire.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    except OSError:
+        pass  # the client has gone
+    with pytest.raises(ConnectionLost, match="in time"):
+        asked.result(PATIENCE)
+    assert time.monotonic() - start < 5.0
 
 
 def test_silence_ends_with_the_read_time_out(peer, session):
