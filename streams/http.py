@@ -27,6 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from .bells import Latch
 from .errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, StreamsError
+from .transports.base import check_headers
 from .transports.proxies import Proxy, parse_proxy
 from .transports.retry import length_of, retry_after_of
 from .transports.sockets import Line
@@ -151,10 +152,11 @@ class AbortableSession(requests.Session):
             ConnectionLost: No whole answer: time-out, broken connection, bad HTTP.
             AnswerTooLong: The body is longer than ``max_body``.
             Aborted: :meth:`abort` was called.
-            ConfigurationError: No URL that can be asked.
+            ConfigurationError: No URL that can be asked, or a header that can not be sent.
 
         Threads: any. No message of an error holds more of the URL than its host.
         """
+        check_headers(headers or {})
         timeout = timeout or self.timeout
         seconds = sum(timeout) if deadline is None else deadline
         self._calls.now = _Call(time.monotonic() + seconds, idle)

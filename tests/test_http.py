@@ -466,6 +466,8 @@ def test_through_a_proxy(peer):
 @pytest.mark.parametrize("call, match", [
     (lambda s: s.fetch("GET", "ftp://host/"), "http://"),
     (lambda s: s.fetch("GET", "host/path"), "http://"),
+    (lambda s: s.fetch("GET", "http://127.0.0.1:9/", headers={"X-A": "\u20ac"}), "'X-A' has a letter"),
+    (lambda s: s.fetch("GET", "http://127.0.0.1:9/", headers={"X-\xe9": "a"}), "has a letter outside"),
     (lambda s: s.get("http://127.0.0.1:9/", proxies={"http": "http://127.0.0.1:9"}), "proxy="),
     (lambda s: s.get("http://127.0.0.1:9/", verify=False), "sslopt="),
 ])

@@ -109,6 +109,7 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (option(sslopt={"verify": 1}), r"unknown sslopt 'verify'; known are ca_certs, cert_reqs"),
     (option(headers=["a"]), r"headers: give a dict, like \{'User-Agent': 'me'\}"),
     (option(headers={"a": "b\r\nc"}), r"headers: the name and the value of 'a' must be text of one line"),
+    (option(headers={"a": "\u20ac"}), r"the header 'a' has a letter outside latin-1 in it"),
     (option(headers={"a": 5}), r"headers: the name and the value of 'a' must be text of one line"),
     (option(rest_limit=5), r"rest_limit=5: give \(weight, seconds\), like \(6000, 60.0\)"),
     (option(rest_limit=(0, 60.0)), r"rest_limit=0: it must be a number of units of weight, at least 1"),

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, Protocol
 
 from ..credentials import public_url
-from ..errors import TransportError
+from ..errors import ConfigurationError, TransportError
 
 __all__ = ["Closed", "Receiver", "Target", "Transport"]
 
@@ -152,6 +152,15 @@ class Transport:
     def abort(self) -> None:
         """End the conversation now, in whatever state it is. Threads: any; never blocks."""
         raise NotImplementedError
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for a header that HTTP can not carry. Never shows its value."""
+    for name, value in headers.items():
+        if any(mark in name + value for mark in "\r\n\0"):
+            raise ConfigurationError(f"the header {name.strip()!r} has a line break in it")
+        if not name.isascii() or any(letter > "\xff" for letter in value):
+            raise ConfigurationError(f"the header {name.strip()!r} has a letter outside latin-1 in it")
 
 
 def receiver_raised(peer: str, error: Exception) -> NoReturn:

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ConnectFailed
 
 __all__ = ["TlsCodec", "check_sslopt", "tls_context"]
 
@@ -75,6 +75,9 @@ def _default_context() -> ssl.SSLContext:
 class TlsCodec:
     """One TLS session over two memory buffers. Threads: one.
 
+    Raises:
+        ConnectFailed: ``server_hostname`` can not be a name.
+
     Attributes:
         ended: Nothing more will come: the peer closed the session politely, or broke it.
         failure: How it broke it, right after data that came whole; else None.
@@ -83,7 +86,10 @@ class TlsCodec:
     def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        try:
+            self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        except ValueError as error:  # a UnicodeError, mostly
+            raise ConnectFailed(f"TLS: {server_hostname!r} can not be a host's name: {error}") from None
         self.ended = False
         self.failure: ssl.SSLError | None = None
 

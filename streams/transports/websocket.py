@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import websocket
 
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
-from .base import Closed, Receiver, Target, Transport
+from .base import Closed, Receiver, Target, Transport, check_headers
 from .blocks import CLOSE, PING, PONG, TEXT, ProtocolError
 from .carrier import Carrier, Dry, Over
 from .conversation import Conversation
@@ -232,9 +232,7 @@ def _check(target: Target) -> tuple[str, int, bool]:
     for name in sorted(set(target.options) - _OPTIONS):
         known = ", ".join(sorted(_OPTIONS))
         raise ConfigurationError(f"unknown WebSocket option {name!r}; known are {known}")
-    for name, value in target.headers.items():
-        if any(mark in name + value for mark in "\r\n\0"):
-            raise ConfigurationError(f"the header {name.strip()!r} has a line break in it")
+    check_headers(target.headers)
     check_sslopt(target.sslopt)
     secure = parts.scheme == "wss"
     return host, port or (443 if secure else 80), secure
