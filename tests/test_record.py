@@ -741,6 +741,27 @@ class TestReplay:
 
 
 class TestConversations:
+    def test_an_answer_that_is_not_there_is_looked_for_once(self, file, monkeypatch):
+        read = []
+
+        def counted(path):
+            read.append(path)
+            return read_recording(path)
+
+        monkeypatch.setattr("streams.transports.replay.read_recording", counted)
+        write(file, ("recv", 100.0, "a"), ("http", 100.0, {"url": "http://x/depth?symbol=A", "data": "1"}))
+        playback = Playback(address(file, speed=0))
+        playback.begin()
+        before = len(read)
+        for limit in (5, 10, 20):
+            assert playback.http(f"http://x/depth?symbol=B&limit={limit}") is None
+        assert len(read) == before + 1
+        assert playback.http("http://x/depth?symbol=A") == b"1"
+        for _ in range(3):
+            assert playback.http("http://x/depth?symbol=A") is None
+        assert len(read) == before + 3
+        playback.close()
+
     def test_a_recorded_reconnect_is_played_as_one(self, path):
         with Recorder(path) as recorder:
             for life in ("first", "second"):

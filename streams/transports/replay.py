@@ -80,6 +80,7 @@ class Playback:
         self._position = 0
         self._passed: dict[str, tuple[int, bytes]] = {}  # newest REST answer by address, not asked for
         self._served: set[int] = set()
+        self._missing: set[tuple[str, frozenset[tuple[str, str]]]] = set()  # calls: no more answers ahead
         self._impatient: set[str] = set()  # paths of answers nobody asked for
         self._open: set[str] = set()
         self._interrupted: Callable[[], bool] = bool
@@ -139,14 +140,18 @@ class Playback:
     def http(self, url: str) -> bytes | None:
         """The recorded answer to a REST call: the newest one that has been passed, else the next one.
 
-        Each is given once; None when there are no more. Threads: any; may read the file to its end.
+        Each is given once; None when there are no more. Threads: any; may read the file to its end, which
+        it does once at most for answers that are not there.
         """
+        call = _path(url), frozenset(_parameters(url).items())
         with self._lock:
             matching = [key for key in self._passed if _same_call(key, url)]
             if matching:
                 number, body = max(self._passed.pop(key) for key in matching)
                 self._served.add(number)
                 return body
+            if call in self._missing:
+                return None
             position = self._position
         for number, record in enumerate(read_recording(self._path)):
             if self._interrupted():
@@ -158,6 +163,8 @@ class Playback:
                         self._served.add(number)
                         self._passed.pop(record.url, None)
                         return record.data
+        with self._lock:
+            self._missing.add(call)
         return None
 
     def close(self) -> None:
