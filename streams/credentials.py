@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from .errors import ConfigurationError
 
@@ -57,14 +57,16 @@ def scrubber(*secrets: str | None) -> Callable[[str], str]:
 
 
 def secrets_of(*urls: str) -> list[str]:
-    """The passwords in addresses, and the values of parameters that look like credentials."""
+    """The passwords in addresses, and the values of parameters that look like credentials; each as it is
+    written there, and as what it may be read as."""
     found = []
     for url in urls:
         parts = urlsplit(url)
-        values = [value for name, value in parse_qsl(parts.query) if _SECRET.search(name)]
+        pairs = [pair.partition("=") for pair in parts.query.split("&")]
+        values = [value for name, _, value in pairs if _SECRET.search(unquote(name))]
         if parts.password:
             values.append(parts.password)
-        found += [text for value in values for text in (value, unquote(value))]
+        found += [read(value) for value in values if value for read in (str, unquote, unquote_plus)]
     return found
 
 

@@ -11,6 +11,7 @@ TLS are those of the other transports, too. This is the only module that imports
 from __future__ import annotations
 
 import io
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from .bells import Latch
 from .errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, StreamsError
+from .transports.base import check_headers
 from .transports.proxies import Proxy, parse_proxy
 from .transports.retry import length_of, retry_after_of
 from .transports.sockets import Line
@@ -35,6 +37,7 @@ __all__ = ["AbortableSession", "Answer", "AnswerTooLong", "prepared"]
 
 _CHUNK = 16384  # of a body as it comes; unpacked it may be a thousand times that
 _FOREVER = 1e9
+_GRACE = 1.0    # seconds past its deadline in which a call takes what is here already
 
 
 class AnswerTooLong(ConnectionLost):
@@ -149,10 +152,11 @@ class AbortableSession(requests.Session):
             ConnectionLost: No whole answer: time-out, broken connection, bad HTTP.
             AnswerTooLong: The body is longer than ``max_body``.
             Aborted: :meth:`abort` was called.
-            ConfigurationError: No URL that can be asked.
+            ConfigurationError: No URL that can be asked, or a header that can not be sent.
 
         Threads: any. No message of an error holds more of the URL than its host.
         """
+        check_headers(headers or {})
         timeout = timeout or self.timeout
         seconds = sum(timeout) if deadline is None else deadline
         self._calls.now = _Call(time.monotonic() + seconds, idle)
@@ -221,12 +225,21 @@ class AbortableSession(requests.Session):
             self._lines.discard(line)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Call:
     """One :meth:`AbortableSession.fetch` under way."""
 
     deadline: float
     idle: Callable[[], float] | None
+    end: float | None = None  # of its grace, once it is late
+
+    def takes(self) -> bool:
+        """Whether it takes what is here already. When late, too: this process may have been held up. But
+        not for ever, as a peer could always have more."""
+        now = time.monotonic()
+        if now >= self.deadline and self.end is None:
+            self.end = now + _GRACE
+        return self.end is None or now < self.end
 
 
 def prepared(url: str) -> str:
@@ -349,8 +362,10 @@ class _Wire:
         self._users = 1
         self._timeout = timeout
         session.add(self._line)
+        call = session.call()
+        deadline = math.inf if call is None else call.deadline
         try:
-            self._line.open(host, port, self._at_most(session.timeout[0]), session.through)
+            self._line.open(host, port, self._at_most(session.timeout[0]), session.through, deadline)
             if tls:
                 self._line.start_tls(_codec(session.sslopt, host), self._at_most(session.timeout[0]))
         except BaseException:
@@ -368,6 +383,8 @@ class _Wire:
 
     def quiet(self) -> bool:
         """Whether it is open and has nothing to say, as it should between two requests."""
+        if self._left:
+            return False        # more than one answer: it would be taken for the next one
         try:
             if not self._line.aborted:          # or the parent's, which has forked
                 self._line.receive()
@@ -402,17 +419,17 @@ class _Wire:
         while True:
             line.attention = False
             pause = _FOREVER if idle is None else idle()
-            left = until - time.monotonic()
             try:
                 data = line.receive()
             except BlockingIOError:
                 data = None
             if line.aborted:
                 raise Aborted("aborted")
-            if left <= 0:
-                raise TimeoutError("no answer in time")
-            if data is not None:
+            if data is not None and (call is None or call.takes()):
                 return data
+            left = until - time.monotonic()
+            if left <= 0 or data is not None:
+                raise TimeoutError("no answer in time")
             line.wait(max(0.0, min(left, pause)))
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ class Record(msgspec.Struct, frozen=True):
         reason: Of a ``close`` or ``gap`` record.
         secret: A ``send`` whose content was not kept.
         frames: Of a ``gap``: how many are missing.
+        text: A message that was delivered as ``str``.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Record(msgspec.Struct, frozen=True):
     reason: str = ""
     secret: bool = False
     frames: int = 0
+    text: bool = False
 
 
 class _Line(msgspec.Struct):
@@ -58,6 +60,7 @@ class _Line(msgspec.Struct):
     reason: str = ""
     secret: bool = False
     frames: int = 0
+    text: bool = False
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -156,7 +159,7 @@ def _of_object(line: bytes) -> Record | None:
             return Record("header", time=_nanoseconds(bytes(parsed.ts)), data=line.rstrip())
         data = base64.b64decode(parsed.b64, validate=True) if parsed.b64 else parsed.data.encode()
         return Record(parsed.t, parsed.conn, _nanoseconds(bytes(parsed.ts)), data, parsed.url or parsed.addr,
-                      parsed.reason, parsed.secret, parsed.frames)
+                      parsed.reason, parsed.secret, parsed.frames, parsed.text)
     except ValueError:  # msgspec's and base64's errors are of this kind
         return None
 

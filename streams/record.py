@@ -5,7 +5,8 @@ The format, one JSON object a line, in the order in which things happened::
     {"t":"header","source":"market-streams","version":1,"ts":1763690000.000000000}
     {"t":"connect","conn":"binance-1","ts":1763690000.1,"addr":"wss://..."}     credentials removed
     {"t":"send","conn":"binance-1","ts":...,"addr":"wss://...","data":"{...}"}  or "secret":true, no data
-    {"t":"recv","conn":"binance-1","ts":...,"data":"{...}"}                     or "b64" for other bytes
+    {"t":"recv","conn":"binance-1","ts":...,"data":"{...}"}                     or "b64" for other bytes;
+                                                  "text":true where a message was delivered as str
     {"t":"http","conn":"binance-1","ts":...,"url":"https://...","data":"{...}"}
     {"t":"gap","conn":"binance-1","ts":...,"until":...,"frames":12,"bytes":3456,"reason":"..."}
     {"t":"close","conn":"binance-1","ts":...,"reason":"..."}
@@ -64,7 +65,7 @@ class _Entry(NamedTuple):
     stream: str
     time: int
     size: int
-    messages: Sequence[bytes] = ()
+    messages: Sequence[bytes | str] = ()
     extra: dict[str, Any] = {}
 
 
@@ -157,8 +158,9 @@ class Recorder:
         address = self._addresses[stream] = public_url(url)
         self._put(_Entry("connect", stream, time.time_ns(), _OVERHEAD, extra={"addr": address}))
 
-    def received(self, stream: str, messages: Sequence[bytes], now_ns: int) -> None:
-        """Messages came; the sequence is kept and must not be changed afterwards. Threads: any."""
+    def received(self, stream: str, messages: Sequence[bytes | str], now_ns: int) -> None:
+        """Messages came, as ``str`` where the venue has it so; the sequence is kept and must not be changed
+        afterwards. Threads: any."""
         size = sum(map(len, messages)) + _OVERHEAD * len(messages)
         self._put(_Entry("recv", stream, now_ns, size, messages))
 
@@ -302,8 +304,9 @@ class Recorder:
 
     def _write_unit(self, entries: list[_Entry]) -> None:
         gaps = [loss.entry(stream) for stream, loss in self._owed.items()]
+        lines, unfit, failure = _encoded([*gaps, *entries])
         try:
-            self._append(b"".join([_lines(entry) for entry in (*gaps, *entries)]))
+            self._append(lines)
         except Exception as error:  # a full or broken disk; or a mistake of ours: never the stream's end
             for entry in entries:
                 self._owed.setdefault(entry.stream, _Loss("the disk failed")).add(entry)
@@ -311,8 +314,9 @@ class Recorder:
             failure = f"{type(error).__name__}: {error}"
         else:
             self._owed.clear()
-            written, lost = sum(len(entry.messages) for entry in entries if entry.kind == "recv"), 0
-            failure = ""
+            lost = sum(len(entry.messages) or 1 for entry in unfit)
+            written = (sum(len(entry.messages) for entry in entries if entry.kind == "recv")
+                       - sum(len(entry.messages) for entry in unfit if entry.kind == "recv"))
         with self._work:
             self._frames += written
             self._lost += lost
@@ -353,6 +357,23 @@ class Recorder:
         self._good += size
 
 
+def _encoded(entries: list[_Entry]) -> tuple[bytes, list[_Entry], str]:
+    """The lines of entries, with a gap in place of each that can not be encoded; those; what is wrong."""
+    lines: list[bytes] = []
+    unfit: list[_Entry] = []
+    failure = ""
+    for entry in entries:
+        try:
+            lines.append(_lines(entry))
+        except Exception as error:  # a mistake of ours, or of a transport of the user's own
+            failure = f"{type(error).__name__}: {error}"
+            unfit.append(entry)
+            loss = _Loss("it could not be encoded")
+            loss.add(entry)
+            lines.append(_lines(loss.entry(entry.stream)))
+    return b"".join(lines), unfit, failure
+
+
 def _lines(entry: _Entry) -> bytes:
     """The lines that an entry makes in the file."""
     start = b'{"t":"%s","conn":%s,"ts":%s' % (
@@ -364,7 +385,9 @@ def _lines(entry: _Entry) -> bytes:
     return b"".join([b"%s,%s}\n" % (start, _content(message)) for message in entry.messages])
 
 
-def _content(message: bytes) -> bytes:
+def _content(message: bytes | str) -> bytes:
+    if isinstance(message, str):
+        return b'"text":true,"data":' + _encode(message)
     try:
         return b'"data":' + _encode(str(message, "utf-8"))
     except UnicodeDecodeError:

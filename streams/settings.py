@@ -17,6 +17,7 @@ from .credentials import public_url, secret_headers
 from .errors import ConfigurationError
 from .handlers import Handlers
 from .store import Store
+from .transports.base import check_headers
 from .transports.proxies import parse_proxy
 from .transports.tls import check_sslopt, tls_context
 from .venue import Route, Venue
@@ -178,6 +179,7 @@ def _check_headers(headers: Any) -> None:
         text = isinstance(name, str) and isinstance(value, str)
         if not text or any(mark in name + value for mark in "\r\n\0"):
             raise ConfigurationError(f"headers: the name and the value of {name!r} must be text of one line")
+    check_headers(headers)
 
 
 def _check_way(proxy: str | None, sslopt: Mapping[str, Any] | None) -> None:

@@ -6,10 +6,12 @@ import concurrent.futures
 import email.utils
 import gzip
 import os
+import select
 import socket
 import ssl
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,22 @@ def test_a_kept_connection_that_the_server_closed_is_replaced(peer, session):
     assert asked.result(PATIENCE).body == b"2"
 
 
+def test_what_comes_behind_an_answer_is_not_the_next_one(peer, session):
+    """The file that http.client reads takes 8192 bytes at a time: the first answer has just as many."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * (8192 - len(head % 8000))
+    asked = beside(session.fetch, "GET", peer.url)
+    wire = peer.accept()
+    wire.head()
+    wire.sock.sendall(head % len(body) + body + head % 5 + b"stale")
+    assert asked.result(PATIENCE).body == body
+    asked = beside(session.fetch, "GET", peer.url)
+    wire = peer.accept()
+    wire.head()
+    wire.answer(b"fresh")
+    assert asked.result(PATIENCE).body == b"fresh"
+
+
 @pytest.mark.parametrize("value, seconds", [
     ("120", 120.0), ("0", 0.0), ("", None), ("soon", None), ("-5", None), ("9" * 9, 3600.0),
     ("9" * 400, None), ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0)])
@@ -192,6 +210,58 @@ def test_the_deadline_holds_on_the_way_to_the_answer(session):
     with RawPeer(backlog=0) as peer:
         peer.fill_backlog()
         late(peer.url)
+
+
+def test_the_deadline_holds_for_all_steps_to_a_connection_together(peer, monkeypatch):
+    """A name that takes long, and then a proxy that says nothing."""
+    real = socket.getaddrinfo
+
+    def slow(host, *args, **options):
+        threading.Event().wait(1.5)     # what is tested is a name server that is slow
+        return real("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with AbortableSession(timeout=(5.0, 5.0), proxy=f"http://slow.invalid:{peer.port}") as session:
+        start = time.monotonic()
+        with pytest.raises(ConnectFailed, match="gave no answer"):
+            session.fetch("GET", "http://far.invalid/", deadline=2.0)
+        assert time.monotonic() - start < 3.2
+
+
+def test_an_answer_that_is_here_is_taken_though_it_is_late(peer, session, monkeypatch):
+    """As after this process was stopped for a while."""
+    held_up = 0.0
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + held_up)
+    monkeypatch.setattr("streams.http.time", clock)
+
+    def idle():
+        nonlocal held_up
+        if not held_up:
+            wire = peer.accept()
+            wire.head()
+            wire.answer(b"x" * 30_000)
+            (line,) = session._lines
+            assert select.select([line._sock], [], [], PATIENCE)[0]
+            held_up = 1000.0
+        return 1000.0
+
+    asked = beside(session.fetch, "GET", peer.url, timeout=(5.0, 60.0), deadline=100.0, idle=idle)
+    assert asked.result(PATIENCE).body == b"x" * 30_000
+
+
+def test_the_deadline_holds_though_there_is_always_more(peer, session):
+    asked = beside(session.fetch, "GET", peer.url, deadline=0.5)
+    wire = peer.accept()
+    start = time.monotonic()
+    wire.head()
+    try:
+        while not asked.done():
+            wire.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    except OSError:
+        pass  # the client has gone
+    with pytest.raises(ConnectionLost, match="in time"):
+        asked.result(PATIENCE)
+    assert time.monotonic() - start < 5.0
 
 
 def test_silence_ends_with_the_read_time_out(peer, session):
@@ -396,6 +466,8 @@ def test_through_a_proxy(peer):
 @pytest.mark.parametrize("call, match", [
     (lambda s: s.fetch("GET", "ftp://host/"), "http://"),
     (lambda s: s.fetch("GET", "host/path"), "http://"),
+    (lambda s: s.fetch("GET", "http://127.0.0.1:9/", headers={"X-A": "\u20ac"}), "'X-A' has a letter"),
+    (lambda s: s.fetch("GET", "http://127.0.0.1:9/", headers={"X-\xe9": "a"}), "has a letter outside"),
     (lambda s: s.get("http://127.0.0.1:9/", proxies={"http": "http://127.0.0.1:9"}), "proxy="),
     (lambda s: s.get("http://127.0.0.1:9/", verify=False), "sslopt="),
 ])

@@ -27,6 +27,8 @@ from .live import at_once, quick
 from .tools import with_limits
 
 BTC = ["BTC-USDT"]
+DATA = Path(__file__).resolve().parent / "data"
+CERT, LOCKED = str(DATA / "loopback.crt"), str(DATA / "encrypted.key")
 
 
 def start(*args: Any, **options: Any) -> Callable[[StreamManager], object]:
@@ -87,6 +89,9 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (option(sslopt=["verify"]), r"sslopt=\['verify'\]: give a dict, like \{'ca_certs': 'mine.pem'\}"),
     (option(sslopt={"ca_certs": "/no/such/file"}), r"sslopt can not work: .*No such file"),
     (option(sslopt={"certfile": "/no/such/file"}), r"sslopt can not work: .*No such file"),
+    (option(sslopt={"certfile": CERT, "keyfile": LOCKED}),
+     r"sslopt can not work: the key is encrypted: give its password, as sslopt\['password'\]"),
+    (option(sslopt={"certfile": CERT, "keyfile": LOCKED, "password": "rose"}), r"sslopt can not work: "),
     (option(sslopt={"cert_reqs": "none"}), r"sslopt can not work: 'none' is not a valid VerifyMode"),
     (option(sslopt={"context": 5}), r"sslopt context=5: it must be of SSLContext"),
     (option(sslopt={"server_hostname": 5}), r"sslopt server_hostname=5: it must be of str"),
@@ -104,6 +109,7 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (option(sslopt={"verify": 1}), r"unknown sslopt 'verify'; known are ca_certs, cert_reqs"),
     (option(headers=["a"]), r"headers: give a dict, like \{'User-Agent': 'me'\}"),
     (option(headers={"a": "b\r\nc"}), r"headers: the name and the value of 'a' must be text of one line"),
+    (option(headers={"a": "\u20ac"}), r"the header 'a' has a letter outside latin-1 in it"),
     (option(headers={"a": 5}), r"headers: the name and the value of 'a' must be text of one line"),
     (option(rest_limit=5), r"rest_limit=5: give \(weight, seconds\), like \(6000, 60.0\)"),
     (option(rest_limit=(0, 60.0)), r"rest_limit=0: it must be a number of units of weight, at least 1"),

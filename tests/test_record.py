@@ -95,6 +95,17 @@ class TestRoundTrip:
         for word in (b"S3CRET", b"K3Y", b"user:pass"):
             assert word not in path.read_bytes() and word not in b"".join(r.data for r in found)
 
+    def test_text_stays_text(self, path):
+        """A venue may have its transport deliver ``str``: utf8=True."""
+        messages = ['{"a":"\u20bf"}', b"bytes", "", b"\xff"]
+        with Recorder(path) as recorder:
+            recorder.received("s", messages, NS)
+        assert frames(path) == ['{"a":"\u20bf"}'.encode(), b"bytes", b"", b"\xff"]
+        assert recorder.status()["frames"] == 4 and recorder.status()["lost"] == 0
+        receiver, transport = played(path, speed=0)
+        transport.run()
+        assert receiver.got == messages
+
     @pytest.mark.parametrize("suffix, start", [(suffix, start) for _, suffix, start in KINDS])
     def test_compression_goes_by_the_name(self, tmp_path, suffix, start):
         if suffix.endswith("zst"):
@@ -317,14 +328,20 @@ class TestDisk:
         assert frames(path) == [b"a", b"b"]
         assert recorder.status()["errors"] == 1
 
-    def test_a_message_that_is_none_harms_only_itself(self, path, monkeypatch, caplog):
-        monkeypatch.setattr(recording, "FLUSH_EVERY", 0.0)
-        recorder = Recorder(path)
-        recorder.received("s", ["text"], NS)  # a mistake of the caller's
-        eventually(lambda: recorder.status()["errors"] == 1, "the error")
-        recorder.received("s", [b"bytes"], NS)
-        assert recorder.close()
-        assert frames(path) == [b"bytes"]
+    def test_what_can_not_be_encoded_harms_only_itself(self, path, caplog):
+        with Recorder(path) as recorder:
+            recorder.received("t", [b"other"], NS)
+            recorder.received("s", [b"lost with it", "\ud800"], NS + 1)  # a mistake of the caller's
+            recorder.closed("s", "\udcff")
+            recorder.received("s", [b"bytes"], NS + 2)
+        found = list(read_recording(path))[1:]
+        assert [(r.kind, r.stream, r.data, r.frames) for r in found] == [
+            ("recv", "t", b"other", 0), ("gap", "s", b"", 2), ("gap", "s", b"", 1),
+            ("recv", "s", b"bytes", 0)]
+        assert found[1].time == NS + 1 and found[1].reason == "it could not be encoded"
+        status = recorder.status()
+        assert (status["frames"], status["lost"], status["pending"]) == (2, 3, 0) and status["errors"]
+        assert "UnicodeEncodeError" in caplog.text
 
 
 class TestSignals:
@@ -724,6 +741,27 @@ class TestReplay:
 
 
 class TestConversations:
+    def test_an_answer_that_is_not_there_is_looked_for_once(self, file, monkeypatch):
+        read = []
+
+        def counted(path):
+            read.append(path)
+            return read_recording(path)
+
+        monkeypatch.setattr("streams.transports.replay.read_recording", counted)
+        write(file, ("recv", 100.0, "a"), ("http", 100.0, {"url": "http://x/depth?symbol=A", "data": "1"}))
+        playback = Playback(address(file, speed=0))
+        playback.begin()
+        before = len(read)
+        for limit in (5, 10, 20):
+            assert playback.http(f"http://x/depth?symbol=B&limit={limit}") is None
+        assert len(read) == before + 1
+        assert playback.http("http://x/depth?symbol=A") == b"1"
+        for _ in range(3):
+            assert playback.http("http://x/depth?symbol=A") is None
+        assert len(read) == before + 3
+        playback.close()
+
     def test_a_recorded_reconnect_is_played_as_one(self, path):
         with Recorder(path) as recorder:
             for life in ("first", "second"):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from streams import StreamManager
-from streams.credentials import secret_headers
+from streams.credentials import scrubber, secret_headers, secrets_of
 from streams.errors import ConfigurationError, StreamsError
 from streams.exchanges import (
     EXCHANGES, Alpaca, AlpacaCrypto, AlpacaOptions, Binance, LongPollJson, NasdaqItch, Polygon, Redis,
@@ -378,6 +378,15 @@ def test_the_name_of_a_program_is_no_secret() -> None:
     """Else that word would be missing in every text."""
     assert secret_headers({"User-Agent": "binance"}) == []
     assert KEY in secret_headers({"X-User-Token": KEY})
+
+
+def test_a_secret_of_an_address_is_known_in_every_spelling() -> None:
+    """What a peer repeats of a request may be as it was sent, or as it was read."""
+    url = "wss://me:p%40ss%2Bword@host/s?a=1&x%54oken=a%2Fb%2Bc+d%3D&key="
+    clean = scrubber(*secrets_of(url))
+    for secret in ("p%40ss%2Bword", "p@ss+word", "a%2Fb%2Bc+d%3D", "a/b+c+d=", "a/b+c d="):
+        assert clean(f"no route /s?token={secret} here") == "no route /s?token=*** here"
+    assert "" not in secrets_of(url)
 
 
 @pytest.mark.parametrize("kind", [Alpaca, Polygon])

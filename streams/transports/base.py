@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, Protocol
 
 from ..credentials import public_url
-from ..errors import TransportError
+from ..errors import ConfigurationError, TransportError
 
 __all__ = ["Closed", "Receiver", "Target", "Transport"]
 
@@ -36,8 +36,10 @@ class Target:
         options: What only one kind of transport understands (framing, subprotocols, ...).
         proxy: ``http://[user:pass@]host:port`` or ``socks5://...`` (``socks5h``: it resolves), or None.
         sslopt: TLS options: ``ca_certs``, ``cert_reqs``, ``check_hostname``, ``certfile``, ``keyfile``,
-            ``context`` (a ready ``ssl.SSLContext``), ``server_hostname``.
-        connect_timeout: Seconds for each of: resolving, connecting, TLS, handshake.
+            ``password`` (of an encrypted key; text, bytes, or a function that gives it), ``context`` (a ready
+            ``ssl.SSLContext``), ``server_hostname``.
+        connect_timeout: Seconds for each of: resolving, connecting (to all of a name's addresses), TLS,
+            handshake.
         send_timeout: Seconds one outgoing message may take.
         max_message: Bytes; a longer incoming message ends the conversation before it is buffered.
     """
@@ -150,6 +152,15 @@ class Transport:
     def abort(self) -> None:
         """End the conversation now, in whatever state it is. Threads: any; never blocks."""
         raise NotImplementedError
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for a header that HTTP can not carry. Never shows its value."""
+    for name, value in headers.items():
+        if any(mark in name + value for mark in "\r\n\0"):
+            raise ConfigurationError(f"the header {name.strip()!r} has a line break in it")
+        if not name.isascii() or any(letter > "\xff" for letter in value):
+            raise ConfigurationError(f"the header {name.strip()!r} has a letter outside latin-1 in it")
 
 
 def receiver_raised(peer: str, error: Exception) -> NoReturn:

@@ -7,14 +7,15 @@ waits (with its own deadline, and ended by an abort).
 The answer to the upgrade is read whole before the library judges it: one deadline covers all of it
 (a peer that sends a byte a second extends nothing), its size is bounded, and a refusal keeps what the
 stream needs, the status and ``Retry-After``. A redirect counts as a refusal: the library would follow
-it with a socket of its own, and the user should know of the change anyway.
+it with a socket of its own, and the user should know of the change anyway. Of an accepted upgrade it sees
+only what it judges: it would keep cookies for the whole process, and give them to the next conversation.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ..errors import ConnectFailed
 from .retry import length_of, retry_after_of
@@ -27,6 +28,7 @@ _BODY_LIMIT = 4096
 _BODY_GRACE = 0.5  # seconds; a refusal's text is worth no longer
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"HTTP/1\.[01] +(\d{3})([^\r\n]*)")
+_JUDGED = re.compile(rb"(?im)^(upgrade|connection|sec-websocket-[a-z]+):[ \t]*([^\r\n]*)")
 
 
 class Dry(Exception):
@@ -40,6 +42,9 @@ class Over(BaseException):
 class Carrier:
     """What the library holds for a socket: the line, without any waiting of the library's own.
 
+    Args:
+        offered: Subprotocols, in lower case: the peer may choose no other.
+
     Attributes:
         deadline: Of the handshake (a moment of ``time.monotonic()``); None outside it.
         pull: Where the next bytes come from when those at hand are used up.
@@ -51,9 +56,10 @@ class Carrier:
 
     _closed = False  # the library looks at it
 
-    def __init__(self, line: Line, name: str, send_timeout: float) -> None:
+    def __init__(self, line: Line, name: str, send_timeout: float, offered: Collection[str] = ()) -> None:
         self._line = line
         self._name = name
+        self._offered = offered
         self._data = b""
         self._at = 0
         self.deadline: float | None = None
@@ -95,7 +101,8 @@ class Carrier:
     def _pull_answer(self) -> bytes:
         assert self.deadline is not None
         try:
-            answer = _read_answer(self._line, self.deadline, self._name)
+            data, end = _read_answer(self._line, self.deadline, self._name)
+            answer = _judged(data[:end], self._offered, self._name) + data[end:]
         except Exception as error:
             raise Over from error
         self.deadline = None
@@ -117,8 +124,25 @@ class Carrier:
         """The line belongs to the transport."""
 
 
-def _read_answer(line: Line, deadline: float, name: str) -> bytes:
-    """The whole head of an accepted upgrade, and whatever came right behind it.
+def _judged(head: bytes, offered: Collection[str], name: str) -> bytes:
+    """What the library gets to see of the head of an accepted upgrade.
+
+    Raises:
+        ConnectFailed: The peer has chosen what nobody offered; RFC 6455 section 4.1 wants it so.
+    """
+    lines = [b"HTTP/1.1 101 Switching Protocols"]
+    for found in _JUDGED.finditer(head):
+        field, value = found[1].lower(), found[2].decode("latin-1").strip()
+        if field == b"sec-websocket-extensions" and value:
+            raise ConnectFailed(f"{name} wants to use extensions that nobody offered: {value[:80]!r}")
+        if field == b"sec-websocket-protocol" and value and value.lower() not in offered:
+            raise ConnectFailed(f"{name} has chosen a subprotocol that nobody offered: {value[:80]!r}")
+        lines.append(found[0])
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _read_answer(line: Line, deadline: float, name: str) -> tuple[bytes, int]:
+    """The whole head of an accepted upgrade, with whatever came right behind it, and where that begins.
 
     Raises:
         ConnectFailed: Refused (with ``status`` and ``retry_after``), no answer in time, or no HTTP.
@@ -145,7 +169,7 @@ def _read_answer(line: Line, deadline: float, name: str) -> bytes:
     if status[1] != b"101":
         text = f"{name} refused the upgrade with HTTP " + (status[1] + status[2]).decode("latin-1").strip()
         raise _refusal(line, data, end.end(), deadline, text, int(status[1]))
-    return data
+    return data, end.end()
 
 
 def _refusal(

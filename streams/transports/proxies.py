@@ -85,6 +85,8 @@ def pass_through(line: Carrier, proxy: Proxy, host: str, port: int, deadline: fl
         socks.connect(host, port)
     except refused as error:
         raise ConnectFailed(f"the {proxy.name} refused: {error}") from None
+    except UnicodeError as error:
+        raise ConnectFailed(f"{host!r} can not be a host's name: {error}") from None
 
 
 def _tunnel(line: Carrier, proxy: Proxy, target: str, deadline: float) -> None:

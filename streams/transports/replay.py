@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from urllib.request import url2pathname
 
@@ -47,7 +47,7 @@ class Step(NamedTuple):
     """What comes next in a conversation: messages, a REST answer, or its end."""
 
     time: int | None
-    messages: list[bytes]
+    messages: list[Any]  # bytes; or str, where it was delivered so
     answer: int = -1  # number of the record with a REST answer
     end: str = ""  # why the conversation ends
 
@@ -80,6 +80,7 @@ class Playback:
         self._position = 0
         self._passed: dict[str, tuple[int, bytes]] = {}  # newest REST answer by address, not asked for
         self._served: set[int] = set()
+        self._missing: set[tuple[str, frozenset[tuple[str, str]]]] = set()  # calls: no more answers ahead
         self._impatient: set[str] = set()  # paths of answers nobody asked for
         self._open: set[str] = set()
         self._interrupted: Callable[[], bool] = bool
@@ -139,14 +140,18 @@ class Playback:
     def http(self, url: str) -> bytes | None:
         """The recorded answer to a REST call: the newest one that has been passed, else the next one.
 
-        Each is given once; None when there are no more. Threads: any; may read the file to its end.
+        Each is given once; None when there are no more. Threads: any; may read the file to its end, which
+        it does once at most for answers that are not there.
         """
+        call = _path(url), frozenset(_parameters(url).items())
         with self._lock:
             matching = [key for key in self._passed if _same_call(key, url)]
             if matching:
                 number, body = max(self._passed.pop(key) for key in matching)
                 self._served.add(number)
                 return body
+            if call in self._missing:
+                return None
             position = self._position
         for number, record in enumerate(read_recording(self._path)):
             if self._interrupted():
@@ -158,6 +163,8 @@ class Playback:
                         self._served.add(number)
                         self._passed.pop(record.url, None)
                         return record.data
+        with self._lock:
+            self._missing.add(call)
         return None
 
     def close(self) -> None:
@@ -193,11 +200,11 @@ class Playback:
 
     def _batch(self, record: Record) -> Step:
         """Messages that were received at once, or simply a number of them when speed does not matter."""
-        messages: list[bytes] = []
+        messages: list[Any] = []
         following: Record | None = record
         while (following is not None and following.kind == "recv" and self._follows(following)
                and len(messages) < BATCH and (not self.speed or following.time == record.time)):
-            messages.append(following.data)
+            messages.append(following.data.decode() if following.text else following.data)
             self._next = None
             found = self._peek()
             following = found[1] if found else None

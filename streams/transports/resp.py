@@ -25,6 +25,7 @@ _BULK = re.compile(rb"\r\n\$(\d{1,10})\r\n").match
 _INTEGER = re.compile(rb"-?\d{1,19}").fullmatch
 _LONGEST_LINE = 65536
 _MOST_PARTS = 16
+_ROOM = 65536  # bytes of a message besides its payload: the names, and what is between the parts
 _ACKS = {kind.name.lower().encode(): kind for kind in Kind if Kind.SUBSCRIBE <= kind <= Kind.PUNSUBSCRIBE}
 
 
@@ -58,6 +59,7 @@ class PushFraming(Framing):
         self._parts: list[bytes] = []   # blocks of a message that is not complete
         self._size = 0
         self._need = 0
+        self._most = 0                  # where the message at hand must end at the latest
 
     @property
     def inside(self) -> bool:
@@ -96,6 +98,7 @@ class PushFraming(Framing):
                             append(head(1, size, 0) + block[begin:begin + size] + block[payload:stop])
                             at = stop + 2
                             continue
+                self._most = at + limit + _ROOM
                 value, at = self._value(block, at)
                 self._unusual(value, messages)
         except _Cut as cut:
@@ -135,7 +138,7 @@ class PushFraming(Framing):
         raise ValueError(f"{block[at:at + 20]!r}")
 
     def _bulk(self, block: bytes, at: int, size: int) -> tuple[bytes | None, int]:
-        if size > self._limit:
+        if size > self._limit or at + size > self._most:
             raise OverflowError
         if size < 0:
             return None, at

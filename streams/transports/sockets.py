@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import math
 import os
 import socket
 import struct
@@ -146,13 +147,17 @@ class Line:
 
     # -- opening ---------------------------------------------------------------------------------
 
-    def open(self, host: str, port: int, timeout: float, proxy: Proxy | None = None) -> None:
-        """Resolve, connect, and have the proxy connect, each within ``timeout`` seconds.
+    def open(self, host: str, port: int, timeout: float, proxy: Proxy | None = None,
+             deadline: float = math.inf) -> None:
+        """Resolve, connect, and have the proxy connect, each within ``timeout`` seconds, and all of it by
+        ``deadline`` (of ``time.monotonic()``).
 
         Raises:
             ConnectFailed: No connection.
             Aborted: ``abort()`` was called.
         """
+        def step() -> float:
+            return max(0.0, min(timeout, deadline - time.monotonic()))
         self._peer = peer_name(host, port)
         poked, poker = socket.socketpair()
         poked.setblocking(False)
@@ -160,15 +165,16 @@ class Line:
         with self._lock:
             self._poked, self._poker = poked, poker
         if proxy is None:
-            self._connect(self._resolve(host, port, timeout), timeout)
+            self._connect(self._resolve(host, port, step()), step())
             return
-        self._connect(self._resolve(proxy.host, proxy.port, timeout), timeout)
+        self._connect(self._resolve(proxy.host, proxy.port, step()), step())
         if proxy.kind == "socks5":
-            host = str(self._resolve(host, port, timeout)[0][4][0])
+            host = str(self._resolve(host, port, step())[0][4][0])
+        seconds = step()
         try:
-            pass_through(self, proxy, host, port, time.monotonic() + timeout)
+            pass_through(self, proxy, host, port, time.monotonic() + seconds)
         except TimeoutError:
-            raise ConnectFailed(f"the {proxy.name} gave no answer within {timeout:g} s") from None
+            raise ConnectFailed(f"the {proxy.name} gave no answer within {seconds:.3g} s") from None
         except OSError as error:
             raise ConnectFailed(f"the {proxy.name}: {error.strerror or error}") from None
 
@@ -185,7 +191,7 @@ class Line:
                 left = deadline - time.monotonic()
                 self._check()
                 if left <= 0:
-                    raise ConnectFailed(f"the name {host} was not resolved within {timeout:g} s")
+                    raise ConnectFailed(f"the name {host} was not resolved within {timeout:.3g} s")
                 waiter.wait(left)
         finally:
             lookup.leave(poke)
@@ -195,14 +201,17 @@ class Line:
         return lookup.addresses
 
     def _connect(self, addresses: list[names.Address], timeout: float) -> None:
+        """To the first that answers; those that are left share what is left of ``timeout`` seconds."""
         failures = []
-        for family, kind, protocol, _, address in addresses:
+        deadline = time.monotonic() + timeout
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
             name = peer_name(str(address[0]), int(address[1]))
+            share = max(0.0, deadline - time.monotonic()) / (len(addresses) - number)
             try:
-                self._connect_one(socket.socket(family, kind, protocol), address, timeout)
+                self._connect_one(socket.socket(family, kind, protocol), address, share)
                 return
             except TimeoutError:
-                failures.append(f"{name}: no answer within {timeout:g} s")
+                failures.append(f"{name}: no answer within {share:.3g} s")
             except OSError as error:
                 failures.append(f"{name}: {error.strerror or error}")
         raise ConnectFailed("could not connect to " + "; ".join(failures))

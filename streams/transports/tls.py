@@ -12,12 +12,13 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ConnectFailed
 
 __all__ = ["TlsCodec", "check_sslopt", "tls_context"]
 
 _OPTIONS = frozenset({
-    "ca_certs", "cert_reqs", "check_hostname", "certfile", "keyfile", "context", "server_hostname",
+    "ca_certs", "cert_reqs", "check_hostname", "certfile", "keyfile", "password", "context",
+    "server_hostname",
 })
 _RECORD = 16384  # one read of OpenSSL gives at most one record, and no record is longer
 
@@ -37,7 +38,8 @@ def tls_context(sslopt: Mapping[str, Any] | None) -> ssl.SSLContext:
     """The context for ``Target.sslopt``: certificates and host names are checked unless it says otherwise.
 
     Raises:
-        OSError: A file of certificates could not be read (``ssl.SSLError`` is an ``OSError``).
+        OSError: A file of certificates could not be read (``ssl.SSLError`` is an ``OSError``), or its
+            password is missing or wrong.
     """
     options = dict(sslopt or {})
     options.pop("server_hostname", None)
@@ -53,8 +55,15 @@ def tls_context(sslopt: Mapping[str, Any] | None) -> ssl.SSLContext:
     if reqs is not None:
         context.verify_mode = ssl.VerifyMode(reqs)
     if options.get("certfile") is not None:
-        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+        password = options.get("password")
+        context.load_cert_chain(
+            options["certfile"], options.get("keyfile"), _no_password if password is None else password)
     return context
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask on the terminal, and nothing ends that.
+    raise OSError("the key is encrypted: give its password, as sslopt['password']")
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,6 +75,9 @@ def _default_context() -> ssl.SSLContext:
 class TlsCodec:
     """One TLS session over two memory buffers. Threads: one.
 
+    Raises:
+        ConnectFailed: ``server_hostname`` can not be a name.
+
     Attributes:
         ended: Nothing more will come: the peer closed the session politely, or broke it.
         failure: How it broke it, right after data that came whole; else None.
@@ -74,7 +86,10 @@ class TlsCodec:
     def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        try:
+            self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        except ValueError as error:  # a UnicodeError, mostly
+            raise ConnectFailed(f"TLS: {server_hostname!r} can not be a host's name: {error}") from None
         self.ended = False
         self.failure: ssl.SSLError | None = None
 

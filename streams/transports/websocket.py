@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import websocket
 
 from ..errors import Aborted, ConfigurationError, ConnectFailed, ConnectionLost, TransportError
-from .base import Closed, Receiver, Target, Transport
+from .base import Closed, Receiver, Target, Transport, check_headers
 from .blocks import CLOSE, PING, PONG, TEXT, ProtocolError
 from .carrier import Carrier, Dry, Over
 from .conversation import Conversation
@@ -62,7 +62,7 @@ class WebSocketTransport(Transport):
         self._name = peer_name(self._host, self._port)
         self._proxy = parse_proxy(target.proxy) if target.proxy else None
         self._line = Line()
-        self._carrier = Carrier(self._line, self._name, target.send_timeout)
+        self._carrier = Carrier(self._line, self._name, target.send_timeout, _offered(target))
         self._conversation = Conversation(target, receiver, self._line, self._carrier, self._name)
 
     def run(self) -> Closed:
@@ -232,12 +232,19 @@ def _check(target: Target) -> tuple[str, int, bool]:
     for name in sorted(set(target.options) - _OPTIONS):
         known = ", ".join(sorted(_OPTIONS))
         raise ConfigurationError(f"unknown WebSocket option {name!r}; known are {known}")
-    for name, value in target.headers.items():
-        if any(mark in name + value for mark in "\r\n\0"):
-            raise ConfigurationError(f"the header {name.strip()!r} has a line break in it")
+    check_headers(target.headers)
     check_sslopt(target.sslopt)
     secure = parts.scheme == "wss"
     return host, port or (443 if secure else 80), secure
+
+
+def _offered(target: Target) -> set[str]:
+    """Subprotocols, in lower case as the library compares them; some write them into a header."""
+    offered = list(target.options.get("subprotocols") or ())
+    for name, value in target.headers.items():
+        if name.strip().lower() == "sec-websocket-protocol":
+            offered += value.split(",")
+    return {name.strip().lower() for name in offered}
 
 
 def _say_nothing(*_: Any) -> None:

@@ -136,6 +136,21 @@ def test_a_message_over_the_limit_is_refused_unread(whole):
     assert [unpack(raw).payload for raw in caught.value.messages] == [b"ok"]
 
 
+def test_the_limit_is_one_for_all_parts_of_a_message():
+    part = b"$1000000\r\n" + b"x" * 1_000_000 + b"\r\n"
+    cutter = framing()
+    sent = 0
+    with pytest.raises(FramingError, match="more than 1000000 bytes"):
+        for piece in (b"*16\r\n", *[part[:500_000], part[500_000:]] * 16):
+            sent += len(piece)
+            cutter.cut(piece)
+    assert sent < 2_000_000
+    names = bulk(b"pmessage", b"p" * 10_000, b"c" * 10_000, b"x" * 1_000_000)     # but names do not count
+    cutter = framing()
+    got = cutter.cut(names[:7]) + cutter.cut(names[7:])
+    assert [len(unpack(raw).payload) for raw in got] == [1_000_000]
+
+
 @pytest.mark.parametrize("wire", [
     b"hello\r\n", b"$x\r\n", b"*99\r\n", b"*-1\r\n", b"$-1\r\n", b"*2\r\n*1\r\n:1\r\n:1\r\n",
     bulk(b"message", b"a"), bulk(b"subscribe", b"a"), b"*1\r\n$1\r\nabc\r\n",

@@ -25,7 +25,8 @@ from streams.transports.websocket import WebSocketTransport
 
 from ..raw_peer import PATIENCE, RawPeer, beside
 from .websocket_peer import (
-    CERT, CLOSE, KEY, PING, TEXT, Listener, Talk, WebSocketPeer, WebSocketWire, descriptors, frame,
+    CERT, CLOSE, KEY, LOCKED, PASSWORD, PING, TEXT, Listener, Talk, WebSocketPeer, WebSocketWire, accept_key,
+    descriptors, frame,
 )
 
 AT_ONCE = 1.0  # seconds: what abort() promises
@@ -189,6 +190,23 @@ def test_every_address_is_tried(peer, monkeypatch):
         client.listener.wait("opened")
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_addresses_that_do_not_answer_share_one_time_out(peer, monkeypatch, last):
+    with RawPeer(backlog=0) as full:
+        full.fill_backlog()
+        ports = [full.port, full.port, full.port, peer.port if last else full.port]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", to)) for to in ports])
+        began = time.monotonic()
+        with Talk("ws://venue.test/", connect_timeout=1.0) as client:
+            if last:
+                peer.meet()
+                client.listener.wait("opened")
+            else:
+                assert str(failed(client)).count("no answer within") == 4
+        assert time.monotonic() - began < 2.5
+
+
 def test_the_socket_is_prepared(peer):
     line = Line()
     line.open("127.0.0.1", peer.port, 5.0)
@@ -334,6 +352,49 @@ def test_a_refused_upgrade(peer, answer, status, retry, text):
         assert text in str(error) and "secret" not in str(error)
 
 
+def unusual(peer, *lines, **target):
+    """The client's answer to an upgrade with such lines in it, and its request."""
+    with Talk(peer.url.replace("127.0.0.1", "localhost"), **target) as client:
+        wire = WebSocketWire(peer.accept())
+        request = wire.wire.head()
+        head = b"\r\n".join([
+            b"HTTP/1.1 101 Switching", b"Upgrade: websocket", b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + accept_key(request).encode(), *lines, b"", b""])
+        say_and_end(wire, head + frame(TEXT, b"x") + frame(CLOSE, b"\x03\xe8"))
+        closed = client.closed()
+        assert closed.opened == (client.listener.messages == [b"x"])
+        return closed, request
+
+
+@pytest.fixture(params=["blocks", "plainly"])
+def both_ways(request, monkeypatch):
+    if request.param == "plainly":
+        monkeypatch.setattr(module, "MISFIT", "the test wants it so")
+
+
+def test_cookies_are_kept_for_nobody(peer, both_ways):
+    cookies = (b"Set-Cookie: session=OF-ACCOUNT-A; Domain=localhost", b"set-cookie: lb/pool:1=x; Path=/")
+    for _ in range(2):
+        closed, request = unusual(peer, *cookies)
+        assert closed.opened and "Cookie" not in request
+
+
+def test_odd_header_lines_are_nobodys_business(peer, both_ways):
+    assert unusual(peer, b"Server: caf\xe9", b"X-Folded: a", b"  b", b"Sec-WebSocket-Extensions:")[0].opened
+
+
+@pytest.mark.parametrize("line, target, reason", [
+    (b"Sec-WebSocket-Extensions: permessage-deflate", {}, "nobody offered: 'permessage-deflate'"),
+    (b"Sec-WebSocket-Protocol: soap", {}, "a subprotocol that nobody offered: 'soap'"),
+    (b"sec-websocket-protocol: soap", {"options": {"subprotocols": ["json"]}}, "nobody offered: 'soap'"),
+    (b"Sec-WebSocket-Protocol: json", {"options": {"subprotocols": ["v1", "JSON"]}}, ""),
+    (b"Sec-WebSocket-Protocol: json", {"headers": {"sec-websocket-protocol": "v1, json"}}, ""),
+])
+def test_what_nobody_offered_is_refused(peer, both_ways, line, target, reason):
+    closed, _ = unusual(peer, line, **target)
+    assert closed.opened == (not reason) and reason in str(closed.error)
+
+
 def test_retry_after_as_a_date(peer):
     with Talk(peer.url) as client:
         wire = peer.accept()
@@ -368,11 +429,14 @@ def test_a_certificate_is_checked_and_its_name_too():
                     assert "certificate" in str(failed(client))
 
 
-def test_a_certificate_of_ours_is_shown():
+@pytest.mark.parametrize("key", [
+    {"keyfile": KEY}, {"keyfile": LOCKED, "password": PASSWORD},
+    {"keyfile": LOCKED, "password": lambda: PASSWORD.encode()}], ids=["plain", "encrypted", "asks"])
+def test_a_certificate_of_ours_is_shown(key):
     with WebSocketPeer(tls=True) as peer:
         peer.context.load_verify_locations(CERT)
         peer.context.verify_mode = ssl.CERT_REQUIRED
-        with Talk(peer.url, sslopt={"ca_certs": CERT, "certfile": CERT, "keyfile": KEY}) as client:
+        with Talk(peer.url, sslopt={"ca_certs": CERT, "certfile": CERT, **key}) as client:
             wire = peer.meet()
             client.listener.wait("opened")
             assert wire.sock.getpeercert()["subject"]
@@ -381,6 +445,12 @@ def test_a_certificate_of_ours_is_shown():
 def test_files_that_are_not_there():
     with RawPeer() as peer, Talk(f"wss://127.0.0.1:{peer.port}/", sslopt={"ca_certs": "/no/such"}) as client:
         assert "No such file" in str(failed(client))
+
+
+def test_nobody_is_asked_for_the_password_of_a_key():
+    sslopt = {"certfile": CERT, "keyfile": LOCKED}
+    with RawPeer() as peer, Talk(f"wss://127.0.0.1:{peer.port}/", sslopt=sslopt) as client:
+        assert "give its password" in str(failed(client))
 
 
 def test_a_stalled_tls_handshake_times_out():

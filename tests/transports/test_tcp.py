@@ -15,7 +15,7 @@ from streams.transports.framing import (
 )
 from streams.transports.tcp import TcpTransport
 
-from ..raw_peer import RawPeer
+from ..raw_peer import PATIENCE, RawPeer, beside
 from .contract import Speech, TcpHarness, TlsHarness
 from .websocket_peer import CERT, KEY, Listener
 
@@ -232,6 +232,19 @@ def test_mistakes_in_the_options_fail_at_the_call(options, says):
 def test_impossible_targets_fail_at_the_call(target):
     with pytest.raises(ConfigurationError):
         TcpTransport(target, Listener())
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a.example"])
+def test_a_host_that_can_not_be_one(peer, host):
+    """The proxy, which would resolve it, has said yes."""
+    target = Target(f"tls+tcp://{host}:5", options={"framing": "delimited"},
+                    proxy=f"http://127.0.0.1:{peer.port}")
+    run = beside(TcpTransport(target, Listener()).run)
+    wire = peer.accept()
+    wire.head()
+    wire.sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    error = run.result(PATIENCE).error
+    assert isinstance(error, ConnectFailed) and "can not be a host's name" in str(error)
 
 
 def test_a_secret_in_an_impossible_url_is_not_repeated():

@@ -21,6 +21,7 @@ from ..raw_peer import PATIENCE, RawPeer, Wire, beside
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 CERT, KEY = str(DATA / "loopback.crt"), str(DATA / "loopback.key")
+LOCKED, PASSWORD = str(DATA / "encrypted.key"), "tulip"  # the same key, encrypted
 
 Job = tuple[Callable[[], Any], concurrent.futures.Future[Any]]
 
