@@ -139,7 +139,8 @@ class StreamManager(Hearing):
     def start(self, /, exchange: str, symbols: Collection[str] | str,
               channels: Collection[str] | str = ("book",), **options: Any) -> None:
         """Start streaming; called again for the same exchange it adds to what runs. Where all of it has
-        failed or come to an end it is begun anew, with these symbols, as after :meth:`stop`.
+        failed or come to an end it is begun anew, with these symbols, as after :meth:`stop`. Where a signal
+        handler strikes in the middle of it, and stops the exchange, it stays stopped.
 
         Args:
             exchange: Name or alias of an exchange: ``binance``, ``huobi``, ...
@@ -163,8 +164,13 @@ class StreamManager(Hearing):
                     raise ConfigurationError(
                         f"{exchange} runs already, with other options; stop it first, or use another manager")
                 self.handlers.open()
-                group.subscribe(wanted, over)
-                self._groups[kind.venue.name], fresh = group, None
+                self._groups[kind.venue.name] = group       # before it runs: a signal handler may stop it
+                try:
+                    group.subscribe(wanted, over)
+                    fresh = None
+                except BaseException:
+                    self._put_back(kind.venue.name, fresh, before)
+                    raise
         except BaseException:
             if fresh is not None:
                 fresh.close()
@@ -172,6 +178,13 @@ class StreamManager(Hearing):
         if before is not None and before is not group:
             before.rest.close()
         group.follow()
+
+    def _put_back(self, name: str, fresh: Group | None, before: Group | None) -> None:
+        """A start has failed: what was there is there again, unless all has been stopped meanwhile."""
+        if fresh is not None and self._groups.get(name) is fresh:
+            del self._groups[name]
+            if before is not None:
+                self._groups[name] = before
 
     def check(self, /, exchange: str, symbols: Collection[str] | str,
               channels: Collection[str] | str = ("book",), **options: Any) -> str:
@@ -210,17 +223,15 @@ class StreamManager(Hearing):
         self.store.lock.let_go()
         with self._lock:
             groups = [self._groups.pop(name) for name in self._named(exchange)]
-        streams = [stream for group in groups for _, stream in group.streams]
-        for stream in streams:
-            stream.ask_to_stop()
+        asked = [pair for group in groups for pair in group.ask_to_stop()]
         polite = time.monotonic() + min(POLITE, timeout)        # for all of them together
-        for stream in streams:
+        for stream, ended in asked:
             if not stream.waits_for_caller:
-                stream.join(max(polite - time.monotonic(), 0.0))
-        for stream in streams:
+                ended.wait(max(polite - time.monotonic(), 0.0))
+        for stream, _ in asked:
             stream.abort()
-        late = [s.name for s in streams if not s.stop(max(deadline - time.monotonic(), 0.0))
-                and not s.waits_for_caller]
+        late = [stream.name for stream, _ in asked if not stream.stop(max(deadline - time.monotonic(), 0.0))
+                and not stream.waits_for_caller]
         for group in groups:
             group.rest.close()
         if exchange is None:
