@@ -309,8 +309,8 @@ class StreamManager(Hearing):
         """Wait until every subscribed book, quote and ticker has data.
 
         Raises:
-            NotReady: The time ran out, or what is missing will not come (refused, failed); the message
-                names what is missing and why.
+            NotReady: No stream runs; or the time ran out, or what is missing will not come (refused, failed);
+                the message names what is missing and why.
         """
         if timeout is not None and timeout != 0:
             check_seconds("timeout", timeout)
@@ -318,6 +318,8 @@ class StreamManager(Hearing):
         seen = self.store.last_update
         while True:
             waiting = [(stream, stream.waiting_for()) for stream in self._streams(None)]
+            if not waiting:
+                raise NotReady("no stream runs: none was started, or all have been stopped")
             missing = {what: why for _, waited in waiting for what, why in waited.items()}
             if not missing:
                 return

@@ -299,6 +299,30 @@ def test_what_will_never_come_is_not_waited_for(serve: Any) -> None:
     assert re.search(r"book of NO-SUCH \(refused: .*quotes of AAPL \(AuthenticationFailed", words[0])
 
 
+def test_where_nothing_runs_nothing_is_ready(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        def stopped_meanwhile(seen: Any, timeout: float) -> Any:
+            market.stop()
+            return seen
+
+        with pytest.raises(NotReady, match="no stream runs: none was started, or all have been stopped"):
+            market.wait_ready()
+        monkeypatch.setattr(market.store, "wait", stopped_meanwhile)
+        market.start("binance", ["NO-SUCH"], ["quotes"], url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(NotReady, match="no stream runs"):
+            market.wait_ready()
+
+
+def test_what_may_be_silent_for_long_is_ready(serve: Any) -> None:
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        market.start("binance", BTC, ["trades", "bars:1m"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(0)
+        market.unsubscribe("binance", BTC)
+        market.wait_ready(0)
+
+
 def test_a_misspelt_channel_of_what_runs(serve: Any) -> None:
     sim = serve(rate=0)
     with StreamManager() as market:
