@@ -19,6 +19,7 @@ from .fallback import Fallback, Provider
 from .forking import tell_after_fork
 from .group import Group, check_own
 from .handlers import Handlers, Hearing
+from .lifecycle import ENDED
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
@@ -309,23 +310,23 @@ class StreamManager(Hearing):
         """Wait until every subscribed book, quote and ticker has data.
 
         Raises:
-            NotReady: No stream runs; or the time ran out, or what is missing will not come (refused, failed);
-                the message names what is missing and why.
+            NotReady: No stream runs; or the time ran out, or what is missing will not come (refused, failed,
+                not in the recording); the message names what is missing and why.
         """
         if timeout is not None and timeout != 0:
             check_seconds("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         seen = self.store.last_update
         while True:
-            waiting = [(stream, stream.waiting_for()) for stream in self._streams(None)]
+            # The state is looked at first: one that ends between the two may have brought all that it had.
+            waiting = [(stream.state in ENDED, stream.waiting_for()) for stream in self._streams(None)]
             if not waiting:
                 raise NotReady("no stream runs: none was started, or all have been stopped")
             missing = {what: why for _, waited in waiting for what, why in waited.items()}
             if not missing:
                 return
-            hopeless = not any(
-                stream.state != "failed" and not why.startswith("refused")
-                for stream, waited in waiting for why in waited.values())
+            hopeless = all(ended or why.startswith("refused")
+                           for ended, waited in waiting for why in waited.values())
             left = None if deadline is None else deadline - time.monotonic()
             if hopeless or (left is not None and left <= 0):
                 shown = "; ".join(f"{what} ({why})" for what, why in list(missing.items())[:5])

@@ -299,6 +299,18 @@ def test_what_will_never_come_is_not_waited_for(serve: Any) -> None:
     assert re.search(r"book of NO-SUCH \(refused: .*quotes of AAPL \(AuthenticationFailed", words[0])
 
 
+def test_what_a_recording_does_not_have_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "feed.jsonl"
+    path.write_text('{"t": "header"}\n')
+    with StreamManager() as market:
+        market.start("binance", BTC, url=path.as_uri().replace("file:", "replay:"))
+
+        def wait() -> None:
+            with pytest.raises(NotReady, match=r"book of BTC-USDT \(.*recording"):
+                market.wait_ready()
+        at_once(wait, timeout=10)
+
+
 def test_where_nothing_runs_nothing_is_ready(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sim = serve(rate=0)
     with StreamManager() as market:
