@@ -106,7 +106,8 @@ class StreamManager(Hearing):
         self.fallback = Fallback(self.store, self._rest_side, self.metrics, providers=providers, ttl=ttl,
                                  max_jump=max_jump, window=window)
         self._options = options
-        self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that were not started
+        self._last_options: dict[str, dict[str, Any]] = {}      # those of the last start
+        self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that do not run
         self._groups: dict[str, Group] = {}
         self._publishers: list[Publisher] = []
         # Whoever holds it waits for nothing of the store: others hold store.lock, and call anything.
@@ -118,7 +119,7 @@ class StreamManager(Hearing):
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. Nothing runs here until it is started."""
         self._lock = threading.RLock()
-        self._groups = {}
+        self._groups, self._sides = {}, {}
 
     def __enter__(self) -> StreamManager:
         return self
@@ -168,7 +169,7 @@ class StreamManager(Hearing):
                 self._groups[kind.venue.name] = group       # before it runs: a signal handler may stop it
                 try:
                     group.subscribe(wanted, over)
-                    fresh = None
+                    self._last_options[kind.venue.name], fresh = group.options, None
                 except BaseException:
                     self._put_back(kind.venue.name, fresh, before)
                     raise
@@ -223,7 +224,7 @@ class StreamManager(Hearing):
         deadline = begun + timeout
         self.store.lock.let_go()
         with self._lock:
-            groups = [self._groups.pop(name) for name in self._named(exchange)]
+            groups = [self._groups.pop(name) for name in self._named(exchange, self._groups)]
         asked = [pair for group in groups for pair in group.ask_to_stop()]
         polite = time.monotonic() + min(POLITE, timeout)        # for all of them together
         for stream, ended in asked:
@@ -235,8 +236,8 @@ class StreamManager(Hearing):
                 and not stream.waits_for_caller]
         for group in groups:
             group.rest.close()
+        self._close_sides(exchange)
         if exchange is None:
-            self._close_sides()
             with self._lock:
                 publishers, self._publishers = self._publishers, []
             late += [p.name for p in publishers if not p.stop(max(deadline - time.monotonic(), AT_LEAST))]
@@ -246,17 +247,17 @@ class StreamManager(Hearing):
                     self.handlers.open()
                 pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
             pool.cancel()
-            self._close_sides()                 # of what has begun since
+            self._close_sides(None)             # of what has begun since
             if not pool.close(min(max(deadline - time.monotonic(), AT_LEAST), 1.0)):
                 late.append("a call given to submit()")
         if late:
             raise StopTimeout(f"still running after {time.monotonic() - begun:.1f} s: {', '.join(late)}")
 
-    def _close_sides(self) -> None:
+    def _close_sides(self, exchange: str | None) -> None:
         """End the REST calls that are under way."""
         with self._lock:
-            sides, self._sides = self._sides, {}
-        for _, rest in sides.values():
+            sides = [self._sides.pop(name) for name in self._named(exchange, self._sides)]
+        for _, rest in sides:
             rest.close()
 
     def pause(self, exchange: str | None = None) -> None:
@@ -356,7 +357,8 @@ class StreamManager(Hearing):
 
     def rest(self, exchange: str) -> ExchangeSession:
         """A ready ``requests.Session`` for calls of your own to that exchange: its proxy and TLS, time-outs,
-        rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler.
+        rate limit and credentials; after :meth:`stop` those of the last start. Use it from :meth:`submit`,
+        never from an ``inline`` handler.
 
         Raises:
             ConfigurationError: No such exchange, or it has no REST side, and no ``rest_url`` was given.
@@ -374,14 +376,15 @@ class StreamManager(Hearing):
         return stream_class(exchange).venue.name
 
     def _rest_side(self, exchange: str) -> tuple[Venue, Rest]:
-        """Venue and REST client of an exchange, whether its streams were started or not."""
+        """Venue and REST client of an exchange: those of its streams; where it does not run, as it was
+        started last, lest anybody else be asked."""
         kind = stream_class(exchange)
         name = kind.venue.name
         with self._lock:
             if name in self._groups:
                 return self._groups[name].facts, self._groups[name].rest
             if name not in self._sides:
-                group = Group(kind, self._options, {"metrics": self.metrics})
+                group = Group(kind, self._last_options.get(name, self._options), {"metrics": self.metrics})
                 self._sides[name] = group.facts, group.rest
             return self._sides[name]
 
@@ -422,11 +425,9 @@ class StreamManager(Hearing):
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _named(self, exchange: str | None) -> list[str]:
-        if exchange is None:
-            return list(self._groups)
-        name = stream_class(exchange).venue.name
-        return [name] if name in self._groups else []
+    def _named(self, exchange: str | None, table: Collection[str]) -> list[str]:
+        wanted = None if exchange is None else stream_class(exchange).venue.name
+        return [name for name in table if wanted in (None, name)]
 
     def _group(self, exchange: str) -> Group:
         name = stream_class(exchange).venue.name
