@@ -223,8 +223,7 @@ class StreamManager(Hearing):
         begun = time.monotonic()
         deadline = begun + timeout
         self.store.lock.let_go()
-        with self._lock:
-            groups = [self._groups.pop(name) for name in self._named(exchange, self._groups)]
+        groups = self._take(exchange, self._groups)
         asked = [pair for group in groups for pair in group.ask_to_stop()]
         polite = time.monotonic() + min(POLITE, timeout)        # for all of them together
         for stream, ended in asked:
@@ -255,9 +254,7 @@ class StreamManager(Hearing):
 
     def _close_sides(self, exchange: str | None) -> None:
         """End the REST calls that are under way."""
-        with self._lock:
-            sides = [self._sides.pop(name) for name in self._named(exchange, self._sides)]
-        for _, rest in sides:
+        for _, rest in self._take(exchange, self._sides):
             rest.close()
 
     def pause(self, exchange: str | None = None) -> None:
@@ -425,9 +422,12 @@ class StreamManager(Hearing):
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _named(self, exchange: str | None, table: Collection[str]) -> list[str]:
+    def _take(self, exchange: str | None, table: dict[str, T]) -> list[T]:
+        """Remove what a table has of one exchange, or of all."""
         wanted = None if exchange is None else stream_class(exchange).venue.name
-        return [name for name in table if wanted in (None, name)]
+        with self._lock:        # a signal handler may still do the same in the middle of it
+            taken = [table.pop(name, None) for name in list(table) if wanted in (None, name)]
+        return [one for one in taken if one is not None]
 
     def _group(self, exchange: str) -> Group:
         name = stream_class(exchange).venue.name

@@ -545,6 +545,25 @@ def test_a_manager_stops_all_else_after_a_thread_that_could_not_be_started(room:
     assert names() == []
 
 
+def test_a_signal_handler_stops_what_is_just_being_stopped() -> None:
+    when, done = 0, False
+    while not done:
+        market, steps = StreamManager(), itertools.count(1)
+        market._groups.update({"binance": 1, "huobi": 2})       # type: ignore[dict-item]
+        left: list[Any] = []
+        when, done = when + 1, True
+
+        def strike() -> None:
+            nonlocal done
+            if next(steps) == when:
+                done = False
+                left.extend(market._take(None, market._groups))
+
+        at_every_step(lambda: left.extend(market._take(None, market._groups)), strike)
+        assert sorted(left) == [1, 2]
+    assert when > 20
+
+
 STRIKES = {"in the middle of placing": (Group, "_weight"), "before the stream": (Stream, "start"),
            "when the stream begins": (Connector, "begin"), "before the thread": (threading.Thread, "start")}
 
