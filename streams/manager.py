@@ -219,7 +219,7 @@ class StreamManager(Hearing):
         Raises:
             StopTimeout: A thread has not ended in its time; the message names it. All else is stopped.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         begun = time.monotonic()
         deadline = begun + timeout
         self.store.lock.let_go()

@@ -24,7 +24,7 @@ from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 from streams.stream import _RUNNING, Stream, _running
 
-from .live import ALPACA_KEYS
+from .live import ALPACA_KEYS, at_once
 from .raw_peer import RawPeer
 from .tools import at_every_step, wait_live, wait_until, with_limits
 
@@ -400,6 +400,32 @@ def test_a_handler_that_hangs_is_named_by_the_manager(room: Room) -> None:
         assert time.monotonic() - begun < LIMIT + 0.5
         assert market.status()["streams"] == []
         release.set()
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 10**30])
+@pytest.mark.parametrize("managed", [True, False])
+def test_a_handler_may_be_given_all_the_time_it_takes(managed: bool, timeout: float, room: Room) -> None:
+    sim = room.sim(rate=200.0)
+    release, entered = threading.Event(), threading.Event()
+    options = {"url": sim.url, "rest_url": sim.rest_url}
+    market: Any = StreamManager(**options) if managed else Binance(["BTC-USDT"], **options)
+    room.stack.callback(market.stop)
+    room.stack.callback(release.set)
+
+    @market.on(r"binance\.book\..*")
+    def slow(event: Any) -> None:
+        entered.set()
+        release.wait(30)
+
+    market.start("binance", ["BTC-USDT"]) if managed else market.start()
+    assert entered.wait(10)
+
+    def let_go() -> None:
+        wait_until(lambda: market.handlers._closers)        # it is waited for
+        release.set()
+
+    at_once(lambda: market.stop(timeout=timeout), let_go)
+    assert names() == []
 
 
 @pytest.mark.parametrize("prepare", [idle, busy, mute, backing_off, paused, upgrade_unanswered])
