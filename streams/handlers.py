@@ -25,7 +25,7 @@ from .errors import ConfigurationError
 from .events import StatusChange
 from .forking import tell_after_fork
 from .listeners import ENDING, FINISHING, OPEN, REPORT_EVERY, Handler, Listener
-from .metrics import Metrics, NoMetrics
+from .metrics import Guarded, Metrics, NoMetrics
 from .queues import KINDS, Block
 
 __all__ = ["POLICIES", "Handlers", "Hearing", "Listener"]
@@ -50,7 +50,7 @@ class Handlers:
 
     def __init__(self, metrics: Metrics | None = None, name: str = "", *,
                  announce: Callable[[StatusChange], None] | None = None) -> None:
-        self.metrics: Metrics = NoMetrics() if metrics is None else metrics
+        self.metrics = Guarded(NoMetrics() if metrics is None else metrics)
         self.name = name
         self.hurried: set[int] = set()
         self._version = 0

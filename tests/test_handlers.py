@@ -632,6 +632,22 @@ class TestAnnouncements:
 
 
 class TestMetrics:
+    def test_those_that_raise_are_not_logged_again_and_again(self, caplog):
+        class Broken:
+            def inc(self, name, value=1, **labels):
+                raise OSError("no metrics today")
+
+            set_gauge = inc
+
+        with registry(metrics=Broken()) as handlers:
+            for name in "abc":
+                handlers.on(r".*\.trades\..*", lambda event: None, name=name, policy="inline")
+            for _ in range(20):
+                for listener in handlers.listeners(TOPIC):
+                    listener.offer(trade(1))
+                    listener.report()
+        assert len(caplog.records) == 1 and "no metrics today" in caplog.text
+
     @pytest.mark.parametrize("policy", QUEUED)
     def test_drops_to_the_unit(self, policy):
         metrics = InMemoryMetrics()
