@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
+from .checks import check_keywords
 from .errors import ConfigurationError
 from .events import StatusChange
 from .forking import tell_after_fork
@@ -318,6 +319,7 @@ class Hearing:
     def on(self, pattern: Any, handler: Any = None, **options: Any) -> Any:
         """Have ``handler`` called with events whose ``exchange.channel.symbol`` matches ``pattern``.
         Also a decorator. See :meth:`streams.handlers.Handlers.on`."""
+        check_keywords(Handlers.on, options, "on()")
         register = self.handlers.on(pattern, **options)
 
         def follow(function: _H) -> _H:

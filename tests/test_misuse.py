@@ -198,6 +198,8 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (feed(reset=True), r"longpoll-json: reset=True: give the place of it, like '@reset'"),
     (feed(hold="5"), r"longpoll-json: hold and interval are seconds, 0 or more"),
     (lambda market: Binance.facts({"self": 1}), r"binance has no option 'self'"),
+    (lambda market: market.on(".+", print, size=3), r"on\(\) has no option 'size'; did you mean 'maxsize'\?"),
+    (lambda market: Binance(BTC).on(".+", mode="x"), r"on\(\) has no option 'mode'; there are: policy, maxs"),
     (lambda market: StreamManager(store={}), r"store=\{\}: give a streams.store.Store"),
 ]
 
