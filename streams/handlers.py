@@ -43,19 +43,12 @@ class Handlers:
 
     Args:
         metrics: Where drops, errors, times and queue lengths are counted.
-        name: For the log.
-        announce: Receives the :class:`StatusChange` events about handlers (``dropping``,
-            ``recovered``, ``slow``); None offers them to the handlers that listen to the status of
-            the exchange whose events were concerned. It must not block.
     """
 
-    def __init__(self, metrics: Metrics | None = None, name: str = "", *,
-                 announce: Callable[[StatusChange], None] | None = None) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
         self.metrics = Guarded(NoMetrics() if metrics is None else metrics)
-        self.name = name
         self.hurried: set[int] = set()
         self._version = 0
-        self._announce = announce
         self._lock = threading.RLock()
         self._quiet = threading.Condition()
         self._listeners: tuple[Listener, ...] = ()
@@ -246,15 +239,10 @@ class Handlers:
     # -- for the listeners
 
     def announce(self, exchange: str, status: str, previous: str, reason: str) -> None:
-        """Publish something about a handler. Threads: any, outside all locks."""
+        """Tell those who listen to the status of that exchange something about a handler (``dropping``,
+        ``recovered``, ``slow``) that concerns its events. Threads: any, outside all locks."""
         change = StatusChange(exchange=exchange, symbol="", received=time.time_ns(), subject="handler",
                               status=status, previous=previous, reason=reason)
-        try:
-            if self._announce is not None:
-                self._announce(change)
-                return
-        except Exception:
-            _log.exception("%s could not be announced", change)
         for listener in self.listeners(f"{exchange}.status.*"):
             listener.offer(change)
 
