@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from .errors import ConfigurationError
 
 __all__ = ["check_count", "check_keywords", "check_name", "check_positive", "check_seconds", "check_timeout",
            "names"]
+
+# Seconds, some weeks at least. Half of what a lock can wait: what is left of it until a deadline is rounded.
+FOR_EVER = threading.TIMEOUT_MAX / 2
 
 
 def names(what: str, given: Collection[str] | str) -> list[str]:
@@ -45,10 +49,15 @@ def check_positive(name: str, value: Any, what: str) -> None:
         raise ConfigurationError(f"{name}={value!r}: it must be more than 0 {what}")
 
 
-def check_timeout(timeout: Any, name: str = "timeout") -> None:
-    """Raises ConfigurationError unless it is a number; below 0 it is a time that is over."""
+def check_timeout(timeout: Any, name: str = "timeout") -> float:
+    """Raises ConfigurationError unless it is a number of seconds; below 0 it is a time that is over.
+
+    Returns:
+        It, or what is as good as for ever, where a lock could not wait so long.
+    """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
         raise ConfigurationError(f"{name}={timeout!r}: give a number of seconds")
+    return min(timeout, FOR_EVER)
 
 
 def check_count(name: str, value: Any, what: str) -> None:

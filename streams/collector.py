@@ -199,7 +199,7 @@ class Collector:
         Returns:
             Whether everything has ended within ``timeout`` seconds.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         deadline = time.monotonic() + timeout
         self._ending.set()
         if self._thread.is_alive():

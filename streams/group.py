@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .bells import Latch
 from .errors import ConfigurationError
 from .lifecycle import ENDED
 from .rest import Rest
@@ -43,6 +44,7 @@ class Group:
     Attributes:
         name: The venue's own name (aliases resolved).
         paused: Streams made from now on stay away, too.
+        stopping: It has been stopped; none that is made after that runs on.
         streams: ``(endpoint, stream)``.
     """
 
@@ -54,7 +56,7 @@ class Group:
         self.options = options
         self.streams: list[tuple[str, Stream]] = []
         self.channels: list[str] = []
-        self.paused = False
+        self.paused = self.stopping = False
         self.facts = kind.facts(options)
         self.name = self.facts.name
         address, proxy = rest_address(self.facts, options.get("rest_url")), options.get("proxy")
@@ -114,6 +116,8 @@ class Group:
             stream.pause()
         self.streams.append((endpoint, stream))     # before it runs: it must be stopped, whatever happens
         stream.start()
+        if self.stopping:       # by a signal handler, somewhere in here: it could not ask this one
+            stream.ask_to_stop()
 
     @staticmethod
     def _again(stream: Stream, left: _Left) -> _Left:
@@ -137,6 +141,11 @@ class Group:
         for channels, symbols in _by_channels(taken):
             stream.want(symbols, channels)
         return {symbol: channels for symbol, channels in left.items() if symbol not in taken}
+
+    def ask_to_stop(self) -> list[tuple[Stream, Latch]]:
+        """Have all streams end, for good; waits for nothing. Each, with what tells that it has ended."""
+        self.stopping = True
+        return [(stream, stream.ask_to_stop()) for _, stream in self.streams]
 
     def close(self) -> None:
         """Stop what was started before something went wrong."""

@@ -21,11 +21,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
+from .checks import check_keywords
 from .errors import ConfigurationError
 from .events import StatusChange
 from .forking import tell_after_fork
 from .listeners import ENDING, FINISHING, OPEN, REPORT_EVERY, Handler, Listener
-from .metrics import Metrics, NoMetrics
+from .metrics import Guarded, Metrics, NoMetrics
 from .queues import KINDS, Block
 
 __all__ = ["POLICIES", "Handlers", "Hearing", "Listener"]
@@ -42,19 +43,12 @@ class Handlers:
 
     Args:
         metrics: Where drops, errors, times and queue lengths are counted.
-        name: For the log.
-        announce: Receives the :class:`StatusChange` events about handlers (``dropping``,
-            ``recovered``, ``slow``); None offers them to the handlers that listen to the status of
-            the exchange whose events were concerned. It must not block.
     """
 
-    def __init__(self, metrics: Metrics | None = None, name: str = "", *,
-                 announce: Callable[[StatusChange], None] | None = None) -> None:
-        self.metrics: Metrics = NoMetrics() if metrics is None else metrics
-        self.name = name
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self.metrics = Guarded(NoMetrics() if metrics is None else metrics)
         self.hurried: set[int] = set()
         self._version = 0
-        self._announce = announce
         self._lock = threading.RLock()
         self._quiet = threading.Condition()
         self._listeners: tuple[Listener, ...] = ()
@@ -245,15 +239,10 @@ class Handlers:
     # -- for the listeners
 
     def announce(self, exchange: str, status: str, previous: str, reason: str) -> None:
-        """Publish something about a handler. Threads: any, outside all locks."""
+        """Tell those who listen to the status of that exchange something about a handler (``dropping``,
+        ``recovered``, ``slow``) that concerns its events. Threads: any, outside all locks."""
         change = StatusChange(exchange=exchange, symbol="", received=time.time_ns(), subject="handler",
                               status=status, previous=previous, reason=reason)
-        try:
-            if self._announce is not None:
-                self._announce(change)
-                return
-        except Exception:
-            _log.exception("%s could not be announced", change)
         for listener in self.listeners(f"{exchange}.status.*"):
             listener.offer(change)
 
@@ -318,6 +307,7 @@ class Hearing:
     def on(self, pattern: Any, handler: Any = None, **options: Any) -> Any:
         """Have ``handler`` called with events whose ``exchange.channel.symbol`` matches ``pattern``.
         Also a decorator. See :meth:`streams.handlers.Handlers.on`."""
+        check_keywords(Handlers.on, options, "on()")
         register = self.handlers.on(pattern, **options)
 
         def follow(function: _H) -> _H:

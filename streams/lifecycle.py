@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from .bells import Latch
 from .errors import StreamsError
 
 __all__ = ["ENDED", "Lifecycle", "STATES", "Stoppable", "Verdict", "at_exit"]
@@ -72,9 +73,8 @@ class Verdict:
 class Stoppable(Protocol):
     """What :func:`at_exit` needs of a stream."""
 
-    def ask_to_stop(self) -> object: ...
+    def ask_to_stop(self) -> Latch: ...
     def abort(self) -> None: ...
-    def join(self, timeout: float | None = None) -> None: ...
 
 
 def at_exit(running: Callable[[], Iterable[Stoppable]]) -> None:
@@ -82,11 +82,10 @@ def at_exit(running: Callable[[], Iterable[Stoppable]]) -> None:
     frozen in the middle of whatever they do."""
     def end() -> None:
         streams = list(running())
-        for stream in streams:
-            stream.ask_to_stop()
+        latches = [stream.ask_to_stop() for stream in streams]
         for stream in streams:
             stream.abort()
         deadline = time.monotonic() + 1.0
-        for stream in streams:
-            stream.join(max(deadline - time.monotonic(), 0.0))
+        for ended in latches:       # not join(): a thread may be about to begin, and can not be joined
+            ended.wait(max(deadline - time.monotonic(), 0.0))
     atexit.register(end)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .events import Event, StatusChange
-from .metrics import Metrics
+from .metrics import Guarded
 
 __all__ = ["ENDING", "FINISHING", "OPEN", "REPORT_EVERY", "Handler", "Host", "Inline", "Listener"]
 
@@ -32,7 +32,7 @@ SLOW_INLINE = 0.010  # seconds; an inline call that takes longer is reported
 class Host(Protocol):
     """What listeners need of their registry."""
 
-    metrics: Metrics
+    metrics: Guarded
     hurried: set[int]  # threads that must not be made to wait
 
     def announce(self, exchange: str, status: str, previous: str, reason: str) -> None:
@@ -111,13 +111,10 @@ class Listener:
             totals = {"drops": self.dropped, "handler_errors": self.errors, "handler_seconds": self.seconds}
             rises = {name: total - self._reported[name] for name, total in totals.items()}
             self._reported.update(totals)
-        try:
-            for name, rise in rises.items():
-                if rise > 0:
-                    self.host.metrics.inc(name, rise, handler=self.name)
-            self.host.metrics.set_gauge("queue_depth", self.queued(), handler=self.name)
-        except Exception:  # the user's own metrics
-            _log.exception("metrics of handler %r could not be reported", self.name)
+        for name, rise in rises.items():
+            if rise > 0:
+                self.host.metrics.inc(name, rise, handler=self.name)
+        self.host.metrics.set_gauge("queue_depth", self.queued(), handler=self.name)
 
     def _drop(self, event: Event) -> None:
         """Count an event that will not be handled. Holding the lock."""

@@ -19,6 +19,7 @@ from .fallback import Fallback, Provider
 from .forking import tell_after_fork
 from .group import Group, check_own
 from .handlers import Handlers, Hearing
+from .lifecycle import ENDED
 from .metrics import Metrics, NoMetrics
 from .pool import Pool
 from .rest import Rest
@@ -105,7 +106,8 @@ class StreamManager(Hearing):
         self.fallback = Fallback(self.store, self._rest_side, self.metrics, providers=providers, ttl=ttl,
                                  max_jump=max_jump, window=window)
         self._options = options
-        self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that were not started
+        self._last_options: dict[str, dict[str, Any]] = {}      # those of the last start
+        self._sides: dict[str, tuple[Venue, Rest]] = {}         # of exchanges that do not run
         self._groups: dict[str, Group] = {}
         self._publishers: list[Publisher] = []
         # Whoever holds it waits for nothing of the store: others hold store.lock, and call anything.
@@ -117,7 +119,7 @@ class StreamManager(Hearing):
     def forked(self) -> None:
         """See :class:`streams.forking.Forked`. Nothing runs here until it is started."""
         self._lock = threading.RLock()
-        self._groups = {}
+        self._groups, self._sides = {}, {}
 
     def __enter__(self) -> StreamManager:
         return self
@@ -139,7 +141,8 @@ class StreamManager(Hearing):
     def start(self, /, exchange: str, symbols: Collection[str] | str,
               channels: Collection[str] | str = ("book",), **options: Any) -> None:
         """Start streaming; called again for the same exchange it adds to what runs. Where all of it has
-        failed or come to an end it is begun anew, with these symbols, as after :meth:`stop`.
+        failed or come to an end it is begun anew, with these symbols, as after :meth:`stop`. Where a signal
+        handler strikes in the middle of it, and stops the exchange, it stays stopped.
 
         Args:
             exchange: Name or alias of an exchange: ``binance``, ``huobi``, ...
@@ -163,8 +166,13 @@ class StreamManager(Hearing):
                     raise ConfigurationError(
                         f"{exchange} runs already, with other options; stop it first, or use another manager")
                 self.handlers.open()
-                group.subscribe(wanted, over)
-                self._groups[kind.venue.name], fresh = group, None
+                self._groups[kind.venue.name] = group       # before it runs: a signal handler may stop it
+                try:
+                    group.subscribe(wanted, over)
+                    self._last_options[kind.venue.name], fresh = group.options, None
+                except BaseException:
+                    self._put_back(kind.venue.name, fresh, before)
+                    raise
         except BaseException:
             if fresh is not None:
                 fresh.close()
@@ -172,6 +180,13 @@ class StreamManager(Hearing):
         if before is not None and before is not group:
             before.rest.close()
         group.follow()
+
+    def _put_back(self, name: str, fresh: Group | None, before: Group | None) -> None:
+        """A start has failed: what was there is there again, unless all has been stopped meanwhile."""
+        if fresh is not None and self._groups.get(name) is fresh:
+            del self._groups[name]
+            if before is not None:
+                self._groups[name] = before
 
     def check(self, /, exchange: str, symbols: Collection[str] | str,
               channels: Collection[str] | str = ("book",), **options: Any) -> str:
@@ -204,27 +219,24 @@ class StreamManager(Hearing):
         Raises:
             StopTimeout: A thread has not ended in its time; the message names it. All else is stopped.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         begun = time.monotonic()
         deadline = begun + timeout
         self.store.lock.let_go()
-        with self._lock:
-            groups = [self._groups.pop(name) for name in self._named(exchange)]
-        streams = [stream for group in groups for _, stream in group.streams]
-        for stream in streams:
-            stream.ask_to_stop()
+        groups = self._take(exchange, self._groups)
+        asked = [pair for group in groups for pair in group.ask_to_stop()]
         polite = time.monotonic() + min(POLITE, timeout)        # for all of them together
-        for stream in streams:
+        for stream, ended in asked:
             if not stream.waits_for_caller:
-                stream.join(max(polite - time.monotonic(), 0.0))
-        for stream in streams:
+                ended.wait(max(polite - time.monotonic(), 0.0))
+        for stream, _ in asked:
             stream.abort()
-        late = [s.name for s in streams if not s.stop(max(deadline - time.monotonic(), 0.0))
-                and not s.waits_for_caller]
+        late = [stream.name for stream, _ in asked if not stream.stop(max(deadline - time.monotonic(), 0.0))
+                and not stream.waits_for_caller]
         for group in groups:
             group.rest.close()
+        self._close_sides(exchange)
         if exchange is None:
-            self._close_sides()
             with self._lock:
                 publishers, self._publishers = self._publishers, []
             late += [p.name for p in publishers if not p.stop(max(deadline - time.monotonic(), AT_LEAST))]
@@ -234,17 +246,15 @@ class StreamManager(Hearing):
                     self.handlers.open()
                 pool, self._pool = self._pool, Pool(self._workers, "streams-worker")
             pool.cancel()
-            self._close_sides()                 # of what has begun since
+            self._close_sides(None)             # of what has begun since
             if not pool.close(min(max(deadline - time.monotonic(), AT_LEAST), 1.0)):
                 late.append("a call given to submit()")
         if late:
             raise StopTimeout(f"still running after {time.monotonic() - begun:.1f} s: {', '.join(late)}")
 
-    def _close_sides(self) -> None:
+    def _close_sides(self, exchange: str | None) -> None:
         """End the REST calls that are under way."""
-        with self._lock:
-            sides, self._sides = self._sides, {}
-        for _, rest in sides.values():
+        for _, rest in self._take(exchange, self._sides):
             rest.close()
 
     def pause(self, exchange: str | None = None) -> None:
@@ -298,21 +308,23 @@ class StreamManager(Hearing):
         """Wait until every subscribed book, quote and ticker has data.
 
         Raises:
-            NotReady: The time ran out, or what is missing will not come (refused, failed); the message
-                names what is missing and why.
+            NotReady: No stream runs; or the time ran out, or what is missing will not come (refused, failed,
+                not in the recording); the message names what is missing and why.
         """
         if timeout is not None and timeout != 0:
             check_seconds("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         seen = self.store.last_update
         while True:
-            waiting = [(stream, stream.waiting_for()) for stream in self._streams(None)]
+            # The state is looked at first: one that ends between the two may have brought all that it had.
+            waiting = [(stream.state in ENDED, stream.waiting_for()) for stream in self._streams(None)]
+            if not waiting:
+                raise NotReady("no stream runs: none was started, or all have been stopped")
             missing = {what: why for _, waited in waiting for what, why in waited.items()}
             if not missing:
                 return
-            hopeless = not any(
-                stream.state != "failed" and not why.startswith("refused")
-                for stream, waited in waiting for why in waited.values())
+            hopeless = all(ended or why.startswith("refused")
+                           for ended, waited in waiting for why in waited.values())
             left = None if deadline is None else deadline - time.monotonic()
             if hopeless or (left is not None and left <= 0):
                 shown = "; ".join(f"{what} ({why})" for what, why in list(missing.items())[:5])
@@ -342,7 +354,8 @@ class StreamManager(Hearing):
 
     def rest(self, exchange: str) -> ExchangeSession:
         """A ready ``requests.Session`` for calls of your own to that exchange: its proxy and TLS, time-outs,
-        rate limit and credentials. Use it from :meth:`submit`, never from an ``inline`` handler.
+        rate limit and credentials; after :meth:`stop` those of the last start. Use it from :meth:`submit`,
+        never from an ``inline`` handler.
 
         Raises:
             ConfigurationError: No such exchange, or it has no REST side, and no ``rest_url`` was given.
@@ -360,14 +373,15 @@ class StreamManager(Hearing):
         return stream_class(exchange).venue.name
 
     def _rest_side(self, exchange: str) -> tuple[Venue, Rest]:
-        """Venue and REST client of an exchange, whether its streams were started or not."""
+        """Venue and REST client of an exchange: those of its streams; where it does not run, as it was
+        started last, lest anybody else be asked."""
         kind = stream_class(exchange)
         name = kind.venue.name
         with self._lock:
             if name in self._groups:
                 return self._groups[name].facts, self._groups[name].rest
             if name not in self._sides:
-                group = Group(kind, self._options, {"metrics": self.metrics})
+                group = Group(kind, self._last_options.get(name, self._options), {"metrics": self.metrics})
                 self._sides[name] = group.facts, group.rest
             return self._sides[name]
 
@@ -408,11 +422,12 @@ class StreamManager(Hearing):
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _named(self, exchange: str | None) -> list[str]:
-        if exchange is None:
-            return list(self._groups)
-        name = stream_class(exchange).venue.name
-        return [name] if name in self._groups else []
+    def _take(self, exchange: str | None, table: dict[str, T]) -> list[T]:
+        """Remove what a table has of one exchange, or of all."""
+        wanted = None if exchange is None else stream_class(exchange).venue.name
+        with self._lock:        # a signal handler may still do the same in the middle of it
+            taken = [table.pop(name, None) for name in list(table) if wanted in (None, name)]
+        return [one for one in taken if one is not None]
 
     def _group(self, exchange: str) -> Group:
         name = stream_class(exchange).venue.name

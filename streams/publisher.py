@@ -150,7 +150,7 @@ class Publisher(threading.Thread):
         Returns:
             Whether the thread has ended within ``timeout`` seconds.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         deadline = time.monotonic() + timeout
         self._hurry.set()
         self._tap.bell.ring()

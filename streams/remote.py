@@ -145,7 +145,7 @@ class RemoteStore(Store):
         Returns:
             Whether the thread has ended within ``timeout`` seconds.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         self._ending.set()
         with self._control:
             thread, transport = self._thread, self._transport
@@ -183,7 +183,7 @@ class RemoteStore(Store):
             ConfigurationError: It has not been started; or an argument is something else.
         """
         if timeout is not None:
-            check_timeout(timeout)
+            timeout = check_timeout(timeout)
         _check_pairs(books)
         if self._thread is None:
             raise ConfigurationError("this RemoteStore has not been started; start() it, or use 'with'")

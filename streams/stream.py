@@ -232,7 +232,7 @@ class Stream(Hearing, threading.Thread):
         Returns:
             Whether the thread has ended, and those of its own handlers.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         deadline = time.monotonic() + timeout
         self.store.lock.let_go()
         ended = self.ask_to_stop()

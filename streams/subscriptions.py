@@ -96,8 +96,8 @@ class Subscriptions:
         with self.lock:
             return list(self._routes.values())
 
-    def want(self, route: Route) -> bool:
-        """Count one wish for it; True when it is a new one. A refused topic is tried once more."""
+    def want(self, route: Route) -> None:
+        """Count one wish for it. A refused topic is tried once more."""
         key = route.symbol, route.channel
         with self.lock:
             self._counts[key] = self._counts.get(key, 0) + 1
@@ -111,22 +111,21 @@ class Subscriptions:
                 if topic.state == "refused":
                     topic.state, topic.reason, topic.attempts, topic.due = "pending", "", 0, 0.0
                 self._open[name] = None
-            return new
 
     def channels_of(self, symbol: str) -> list[str]:
         """All channels that are wanted of a symbol. Threads: any."""
         with self.lock:
             return [channel for name, channel in self._routes if name == symbol]
 
-    def unwant(self, symbol: str, channel: str) -> Route | None:
-        """Take one wish back; the route, when it was the last one and is gone now."""
+    def unwant(self, symbol: str, channel: str) -> None:
+        """Take one wish back; with the last one, the route is gone. What is not wanted is ignored."""
         key = symbol, channel
         with self.lock:
             if key not in self._routes:
-                return None
+                return
             self._counts[key] -= 1
             if self._counts[key]:
-                return None
+                return
             del self._counts[key]
             route = self._routes.pop(key)
             self.changes += 1
@@ -137,7 +136,6 @@ class Subscriptions:
                     self._open[name] = None
                 else:
                     self._forget(name)
-            return route
 
     def state(self, route: Route) -> tuple[str, str]:
         """``(pending | live | refused, reason)`` of a route: that of its worst topic."""

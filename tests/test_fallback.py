@@ -671,6 +671,30 @@ def test_no_venue_is_asked_beside_a_replay(sim: BinanceSim, manager: Market, tmp
     assert market.orderbook("binance", "BTC-USDT").source == "rest"
 
 
+def test_after_a_stop_nobody_else_is_asked(sim: BinanceSim, manager: Market, stack: Stack) -> None:
+    """What was given to the last start holds; that of the manager, or of an earlier start, does not."""
+    elsewhere = stack.enter_context(BinanceSim(["BTCUSDT"], rate=0))
+    market = manager(elsewhere)
+    where = {"url": sim.url, "rest_url": sim.rest_url}
+
+    def here() -> bool:
+        return sim.rest_url in repr(market.rest("binance"))
+
+    assert not here()
+    with pytest.raises(ConfigurationError, match="no channel"):
+        market.start("binance", ["BTC-USDT"], ["nothing"], **where)
+    assert not here()
+    for exchange in ("binance", None):
+        market.start("binance", ["BTC-USDT"], ["trades"], **where)
+        assert here()
+        market.stop(exchange)
+        assert here()
+    assert market.orderbook("binance", "BTC-USDT").source == "rest" and asked(sim, "depth") == 1
+    market.start("binance", ["BTC-USDT"], ["trades"])
+    market.stop("binance")
+    assert not here()
+
+
 def test_stop_ends_a_call_that_hangs(sim: BinanceSim, manager: Market) -> None:
     market = manager(sim)
     sim.always(Fault.SNAPSHOT_HANG)

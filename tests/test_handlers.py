@@ -587,17 +587,7 @@ class TestAnnouncements:
         assert status["errors"] == 0
         assert 20 <= status["handled"] + status["dropped"] - 50 <= 51
 
-    def test_who_makes_the_registry_may_take_them_over(self):
-        changes = []
-        with registry(announce=changes.append) as handlers:
-            gate = Gate()
-            handlers.on(r".*\.trades\..*", gate, maxsize=1)
-            for number in range(10):
-                one(handlers).offer(trade(number))
-            gate.go.set()
-        assert changes[0].status == "dropping"
-
-    def test_a_broken_announcer_or_metric_harms_no_offer(self, caplog):
+    def test_one_who_fails_to_hear_of_it_harms_no_offer(self, caplog):
         class Broken:
             def inc(self, name, value=1, **labels):
                 raise OSError("no metrics today")
@@ -607,8 +597,9 @@ class TestAnnouncements:
         def broken(change):
             raise OSError("no announcements today")
 
-        with registry(metrics=Broken(), announce=broken) as handlers:
+        with registry(metrics=Broken()) as handlers:
             gate = Gate()
+            handlers.on(r".*\.status\..+", broken, policy="inline")
             handlers.on(r".*\.trades\..*", gate, maxsize=1)
             for number in range(10):
                 one(handlers).offer(trade(number))
@@ -632,6 +623,22 @@ class TestAnnouncements:
 
 
 class TestMetrics:
+    def test_those_that_raise_are_not_logged_again_and_again(self, caplog):
+        class Broken:
+            def inc(self, name, value=1, **labels):
+                raise OSError("no metrics today")
+
+            set_gauge = inc
+
+        with registry(metrics=Broken()) as handlers:
+            for name in "abc":
+                handlers.on(r".*\.trades\..*", lambda event: None, name=name, policy="inline")
+            for _ in range(20):
+                for listener in handlers.listeners(TOPIC):
+                    listener.offer(trade(1))
+                    listener.report()
+        assert len(caplog.records) == 1 and "no metrics today" in caplog.text
+
     @pytest.mark.parametrize("policy", QUEUED)
     def test_drops_to_the_unit(self, policy):
         metrics = InMemoryMetrics()

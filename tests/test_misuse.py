@@ -204,6 +204,8 @@ CALLS: list[tuple[Callable[[StreamManager], object], str]] = [
     (feed(reset=True), r"longpoll-json: reset=True: give the place of it, like '@reset'"),
     (feed(hold="5"), r"longpoll-json: hold and interval are seconds, 0 or more"),
     (lambda market: Binance.facts({"self": 1}), r"binance has no option 'self'"),
+    (lambda market: market.on(".+", print, size=3), r"on\(\) has no option 'size'; did you mean 'maxsize'\?"),
+    (lambda market: Binance(BTC).on(".+", mode="x"), r"on\(\) has no option 'mode'; there are: policy, maxs"),
     (lambda market: StreamManager(store={}), r"store=\{\}: give a streams.store.Store"),
 ]
 
@@ -303,6 +305,42 @@ def test_what_will_never_come_is_not_waited_for(serve: Any) -> None:
             words.append(str(caught.value))
         at_once(wait, timeout=10)
     assert re.search(r"book of NO-SUCH \(refused: .*quotes of AAPL \(AuthenticationFailed", words[0])
+
+
+def test_what_a_recording_does_not_have_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "feed.jsonl"
+    path.write_text('{"t": "header"}\n')
+    with StreamManager() as market:
+        market.start("binance", BTC, url=path.as_uri().replace("file:", "replay:"))
+
+        def wait() -> None:
+            with pytest.raises(NotReady, match=r"book of BTC-USDT \(.*recording"):
+                market.wait_ready()
+        at_once(wait, timeout=10)
+
+
+def test_where_nothing_runs_nothing_is_ready(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        def stopped_meanwhile(seen: Any, timeout: float) -> Any:
+            market.stop()
+            return seen
+
+        with pytest.raises(NotReady, match="no stream runs: none was started, or all have been stopped"):
+            market.wait_ready()
+        monkeypatch.setattr(market.store, "wait", stopped_meanwhile)
+        market.start("binance", ["NO-SUCH"], ["quotes"], url=sim.url, rest_url=sim.rest_url)
+        with pytest.raises(NotReady, match="no stream runs"):
+            market.wait_ready()
+
+
+def test_what_may_be_silent_for_long_is_ready(serve: Any) -> None:
+    sim = serve(rate=0)
+    with StreamManager() as market:
+        market.start("binance", BTC, ["trades", "bars:1m"], url=sim.url, rest_url=sim.rest_url)
+        market.wait_ready(0)
+        market.unsubscribe("binance", BTC)
+        market.wait_ready(0)
 
 
 def test_a_misspelt_channel_of_what_runs(serve: Any) -> None:

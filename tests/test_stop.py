@@ -15,15 +15,18 @@ import pytest
 
 from streams import StreamManager
 from streams.backoff import Backoff
+from streams.connector import Connector
 from streams.errors import ConfigurationError, StopTimeout
 from streams.exchanges import Binance
+from streams.group import Group
+from streams.lifecycle import at_exit
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.sim.alpaca import AlpacaSim
 from streams.stream import _RUNNING, Stream, _running
 
-from .live import ALPACA_KEYS
+from .live import ALPACA_KEYS, at_once
 from .raw_peer import RawPeer
-from .tools import at_every_step, wait_live, wait_until
+from .tools import at_every_step, wait_live, wait_until, with_limits
 
 LIMIT = 1.0     # seconds
 
@@ -251,16 +254,17 @@ def test_pause_in_any_state_and_resume(prepare: Prepare, room: Room) -> None:
     wait_until(lambda: stream.state != "paused", 1.0)
 
 
-def test_a_manager_with_many_stuck_streams_stops_as_fast(room: Room) -> None:
-    class Small(Binance):
-        pass
+def one_symbol_each(room: Room) -> None:
+    """From now on each symbol of a manager has a stream of its own."""
+    kind = with_limits(Binance, topics=1)
+    room.monkeypatch.setattr("streams.manager.stream_class", lambda name: kind)
 
-    from .tools import with_limits
+
+def test_a_manager_with_many_stuck_streams_stops_as_fast(room: Room) -> None:
     sim = room.sim(rate=0)
     sim.plan(*[Fault.NEVER_UPGRADE] * 10)
-    kind = with_limits(Small, topics=1)
+    one_symbol_each(room)
     with StreamManager() as market:
-        room.monkeypatch.setattr("streams.manager.stream_class", lambda name: kind)
         market.start("binance", [f"A{n}-USDT" for n in range(10)], url=sim.url, rest_url=sim.rest_url,
                      connect_timeout=30.0)
         wait_until(lambda: sim.struck["never_upgrade"] == 10)
@@ -398,6 +402,32 @@ def test_a_handler_that_hangs_is_named_by_the_manager(room: Room) -> None:
         release.set()
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 10**30])
+@pytest.mark.parametrize("managed", [True, False])
+def test_a_handler_may_be_given_all_the_time_it_takes(managed: bool, timeout: float, room: Room) -> None:
+    sim = room.sim(rate=200.0)
+    release, entered = threading.Event(), threading.Event()
+    options = {"url": sim.url, "rest_url": sim.rest_url}
+    market: Any = StreamManager(**options) if managed else Binance(["BTC-USDT"], **options)
+    room.stack.callback(market.stop)
+    room.stack.callback(release.set)
+
+    @market.on(r"binance\.book\..*")
+    def slow(event: Any) -> None:
+        entered.set()
+        release.wait(30)
+
+    market.start("binance", ["BTC-USDT"]) if managed else market.start()
+    assert entered.wait(10)
+
+    def let_go() -> None:
+        wait_until(lambda: market.handlers._closers)        # it is waited for
+        release.set()
+
+    at_once(lambda: market.stop(timeout=timeout), let_go)
+    assert names() == []
+
+
 @pytest.mark.parametrize("prepare", [idle, busy, mute, backing_off, paused, upgrade_unanswered])
 def test_start_again_after_stop(prepare: Prepare, room: Room) -> None:
     stream = prepare(room)
@@ -515,6 +545,109 @@ def test_a_thread_that_can_not_be_started(error: BaseException, room: Room) -> N
     stream.start()
     wait_until(lambda: stream.state == "live")
     assert stream.stop()
+
+
+def test_a_manager_stops_all_else_after_a_thread_that_could_not_be_started(room: Room) -> None:
+    sim = room.sim(rate=50.0)
+    one_symbol_each(room)
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("streams-binance-"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    market = StreamManager()
+    room.stack.callback(market.stop)
+    market.on(r".+", lambda event: None)
+    market.start("binance", ["BTC-USDT"], url=sim.url, rest_url=sim.rest_url)
+    market.wait_ready(10)
+    market.submit(int).result(10)
+    with room.monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+        patch.setattr(threading.Thread, "start", refuse)
+        market.start("binance", ["ETH-USDT"])
+    assert [stream.state for stream in market._streams(None)] == ["live", "failed"]
+    market.stop()
+    assert names() == []
+
+
+def test_a_signal_handler_stops_what_is_just_being_stopped() -> None:
+    when, done = 0, False
+    while not done:
+        market, steps = StreamManager(), itertools.count(1)
+        market._groups.update({"binance": 1, "huobi": 2})       # type: ignore[dict-item]
+        left: list[Any] = []
+        when, done = when + 1, True
+
+        def strike() -> None:
+            nonlocal done
+            if next(steps) == when:
+                done = False
+                left.extend(market._take(None, market._groups))
+
+        at_every_step(lambda: left.extend(market._take(None, market._groups)), strike)
+        assert sorted(left) == [1, 2]
+    assert when > 20
+
+
+STRIKES = {"in the middle of placing": (Group, "_weight"), "before the stream": (Stream, "start"),
+           "when the stream begins": (Connector, "begin"), "before the thread": (threading.Thread, "start")}
+
+
+@pytest.mark.parametrize("where", STRIKES)
+@pytest.mark.parametrize("running", [True, False])
+def test_a_signal_handler_stops_what_is_just_being_started(running: bool, where: str, room: Room) -> None:
+    """It runs on the same thread, in the middle of start()."""
+    sim = room.sim(rate=0)
+    one_symbol_each(room)
+    kind, name = STRIKES[where]
+    real, struck = getattr(kind, name), []
+
+    def strike(*args: Any) -> Any:
+        if not struck and threading.current_thread() is threading.main_thread():
+            struck.append(True)
+            market.stop()
+        return real(*args)
+
+    market = StreamManager()
+    room.stack.callback(market.stop)
+    options = {"url": sim.url, "rest_url": sim.rest_url}
+    if running:
+        market.start("binance", ["BTC-USDT"], **options)
+        market.wait_ready(10)
+    with room.monkeypatch.context() as patch:
+        patch.setattr(kind, name, strike)
+        market.start("binance", ["BTC-USDT", "ETH-USDT", "LTC-USDT"], **options)
+    assert struck and market.status()["streams"] == []
+    wait_until(lambda: names() == [], what=f"{names()}")
+
+
+def test_a_start_that_fails_leaves_what_has_ended_and_not_what_was_stopped(room: Room) -> None:
+    sim = room.sim(rate=0)
+    options = {"url": sim.url, "rest_url": sim.rest_url}
+    with StreamManager() as market:
+        market.start("binance", ["BTC-USDT"], **options)
+        before, = market._streams(None)
+        before.stop()
+        for meanwhile, left in ((lambda: None, [before]), (market.stop, [])):
+
+            def fail(*_: Any) -> None:
+                meanwhile()
+                raise KeyboardInterrupt
+
+            with room.monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(Group, "_open", fail)
+                market.start("binance", ["BTC-USDT"], **options)
+            assert market._streams(None) == left
+
+
+def test_the_end_of_the_interpreter_does_not_wait_for_what_never_began(room: Room) -> None:
+    ends: list[Callable[[], None]] = []
+    stream = Binance(["BTC-USDT"])
+    room.monkeypatch.setattr("atexit.register", ends.append)
+    at_exit(lambda: [stream, room.live(rate=0)[0]])
+    ends[0]()
+    assert names() == []
 
 
 @pytest.mark.parametrize("where", ["_rest_source", "_wind_up"])
