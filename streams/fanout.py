@@ -62,7 +62,8 @@ class Whole(msgspec.Struct, array_like=True, tag=1):
 
 class Marked(msgspec.Struct, array_like=True, tag=2):
     """A book's status has changed: ``live``, ``syncing``, ``stale`` or ``closed``. One that is closed because
-    it was unsubscribed (:data:`streams.store.GONE`) leaves the readers' stores, and is kept no longer."""
+    it was unsubscribed (:data:`streams.store.GONE`) leaves the readers' stores, and is kept no longer; so do
+    events of another channel, of which only that is said."""
 
     status: str
     reason: str

@@ -17,7 +17,7 @@ from .events import BookUpdate, Event, Gap, StatusChange
 from .handlers import Handlers, Listener
 from .metrics import Guarded, Metrics, NoMetrics
 from .sequencing import RULES, BookKeeper
-from .sinks import Sink, sink_for
+from .sinks import EventSink, Sink, sink_for
 from .store import GONE, Store, Writer
 from .subscriptions import Subscriptions
 from .tables import Table
@@ -86,7 +86,9 @@ class Feed:
         self._reported = {"messages": 0, "bytes": 0}
         self.clean = clean
         self.writer = Writer()          # joins the store while there is a thread that writes
-        self.subscriptions = Subscriptions()
+        self.subscriptions = subscriptions = Subscriptions()
+        self.writer.serves = lambda of, symbol, channel: (
+            of == exchange and subscriptions.serves(symbol, channel))
         self.counters = Counters()
         self.sinks: dict[Route, Sink] = {}
         self.keepers: dict[Route, BookKeeper] = {}
@@ -163,7 +165,8 @@ class Feed:
         return BookKeeper(book, route, facts.rule, self.writer.clock, self._book_changed, self._book_lost)
 
     def _detach(self, route: Route) -> None:
-        """Nobody wants it any more: its book is closed and leaves the store."""
+        """Nobody wants it any more: what came by it leaves the store, a book closed, unless it may come by
+        another route."""
         sink = self.sinks.pop(route)
         self.troubles.pop(route, None)
         self.heard.discard(route)
@@ -173,6 +176,12 @@ class Feed:
             books = self.store.orderbooks.get(self.exchange, Table())
             if keeper is not None and books.get(route.symbol) is keeper.book:
                 del books[route.symbol]
+            if isinstance(sink, EventSink):
+                sink.remove(route, lambda symbol: self.store.served(
+                    self.writer, self.exchange, symbol, route.channel))
+                tap, wanted = self.handlers.tap, self.subscriptions.get(route.symbol, route.channel)
+                if tap is not None and wanted is None:      # else it is another's by now
+                    tap.changed(self, route, "closed", GONE)
 
     def mark(self, status: str, reason: str) -> None:
         """The connection is gone: mark what depends on it (``stale``, ``closed``)."""

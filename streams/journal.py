@@ -182,12 +182,16 @@ class Journal:
         return applied
 
     def changed(self, route: Route, status: str, reason: str) -> None:
-        """A book's status has changed."""
+        """A book's status has changed; or, of another channel, nobody wants it any more."""
         outlet = self._outlets.get(route)
         if outlet is None:
             return
         outlet.reason = reason
-        if not outlet.inside:
+        if outlet.book is None:
+            if len(self._notes) >= self._limit:
+                self._overflow()
+            self._note(outlet, Marked(status, reason))
+        elif not outlet.inside:
             self.mark(outlet, status, reason)
 
     def mark(self, outlet: Outlet, status: str, reason: str) -> None:
@@ -309,7 +313,7 @@ class Tap:
         return journal.wrap(route, feed.keepers.get(route), apply)
 
     def changed(self, feed: Feed, route: Route, status: str, reason: str) -> None:
-        """A book's status has changed. Threads: the feed's, holding its lock."""
+        """See :meth:`Journal.changed`. Threads: the feed's, holding its lock."""
         journal = self._journals.get(weakref.ref(feed))
         if journal is not None:
             journal.changed(route, status, reason)

@@ -309,10 +309,10 @@ class Publisher(threading.Thread):
 
     def _item(self, outlet: Outlet, what: Any) -> Item:
         kind = what.__class__
-        if outlet.book is None:
-            return Happened(what)
         if kind is Marked:
             return what     # type: ignore[no-any-return]
+        if outlet.book is None:
+            return Happened(what)
         time_ns = what.time * outlet.unit
         if kind is Captured:
             outlet.linked = what.last
@@ -334,7 +334,7 @@ class Publisher(threading.Thread):
         for group in groups:
             name = f"{group.exchange} {group.symbol}"
             wholes = [at for at, item in enumerate(group.items) if item.__class__ is Whole]
-            if Marked("closed", GONE) in group.items[-1:]:
+            if group.channel == "book" and Marked("closed", GONE) in group.items[-1:]:
                 kept.pop(name, None)
                 gone.add(name)
             elif wholes:

@@ -15,9 +15,10 @@ from .book import OrderBook
 from .events import Trade
 from .fanout import Batch, Change, Group, Happened, Kept, Marked, Whole
 from .mirror import Mirror
-from .sinks import Sink, sink_for
+from .sinks import EventSink, sink_for
 from .store import GONE, Store, Writer
-from .tables import Table
+from .symbols import among
+from .tables import Table, listed
 from .venue import Route
 
 __all__ = ["Counts", "Line", "Replicas"]
@@ -61,7 +62,7 @@ class _Replica:
 
     __slots__ = ("token", "line", "mirror", "sink", "since", "known")
 
-    def __init__(self, token: int, line: Line, mirror: Mirror | None, sink: Sink | None) -> None:
+    def __init__(self, token: int, line: Line, mirror: Mirror | None, sink: EventSink | None) -> None:
         self.token = token
         self.line = line
         self.mirror = mirror
@@ -92,6 +93,7 @@ class Replicas:
         self._exchanges = exchanges
         self._symbols = symbols
         self._all: dict[tuple[str, str, str], _Replica] = {}
+        writer.serves = self._serves
 
     # -- what lines say --------------------------------------------------------------------------------
 
@@ -190,8 +192,7 @@ class Replicas:
 
     def _new(self, line: Line, group: Group) -> _Replica:
         if group.channel != "book":
-            route = Route(group.symbol, group.channel, group.symbol, ())
-            sink = sink_for(self._store, self._writer, group.exchange, route)
+            sink = sink_for(self._store, self._writer, group.exchange, _route(group))
             return _Replica(group.token, line, None, sink)
         book = OrderBook(
             group.exchange, group.symbol, self._writer.lock, time_unit=1, sequenced=group.sequenced,
@@ -208,6 +209,8 @@ class Replicas:
             if mirror is None:
                 if isinstance(item, Happened) and sink is not None and not replica.knows(item.event):
                     sink.apply(item.event)
+                elif kind is Marked and item.reason == GONE:        # type: ignore[union-attr]
+                    self._forget(group, replica)
             elif kind is Change:
                 if not mirror.change(item):         # type: ignore[arg-type]
                     self._misfit(mirror, item)
@@ -217,18 +220,31 @@ class Replicas:
             elif kind is Marked:
                 mirror.mark(item.status, item.reason)       # type: ignore[union-attr]
                 if item.reason == GONE:                     # type: ignore[union-attr]
-                    self._forget(group, mirror.book)
+                    self._forget(group, replica)
 
-    def _forget(self, group: Group, book: OrderBook) -> None:
-        """A book has left its keeper's store, and so leaves ours."""
+    def _forget(self, group: Group, replica: _Replica) -> None:
+        """It has left its keeper's store, and so leaves ours."""
         self._all.pop((group.exchange, group.symbol, group.channel), None)
+        if replica.sink is not None:
+            replica.sink.remove(_route(group), lambda symbol: self._store.served(
+                self._writer, group.exchange, symbol, group.channel))
         books = self._store.orderbooks.get(group.exchange, Table())
-        if books.get(group.symbol) is book:
+        if replica.mirror is not None and books.get(group.symbol) is replica.mirror.book:
             del books[group.symbol]
+
+    def _serves(self, exchange: str, symbol: str, channel: str) -> bool:
+        """Whether data may still come from others."""
+        return (exchange, symbol, channel) in self._all or any(
+            of == exchange and what == channel and "*" in pattern and among(pattern, symbol)
+            for of, pattern, what in listed(self._all))
 
     def _misfit(self, mirror: Mirror, item: Any) -> None:
         self.counts.gaps += 1
         mirror.lose("syncing", f"gap: a change of what was {item.link} does not follow {mirror.book.last}")
+
+
+def _route(group: Group) -> Route:
+    return Route(group.symbol, group.channel, group.symbol, ())
 
 
 def _changed(book: OrderBook, status: str, reason: str) -> None:

@@ -7,6 +7,7 @@ stream the same questions. Everything is called in the network thread, under the
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -14,10 +15,11 @@ import msgspec
 from .events import Bar, Event, Trade, TradeCorrection
 from .sequencing import Clock
 from .store import KEPT_BARS, KEPT_TRADES, Store, Writer
+from .symbols import among
 from .tables import History, Table
 from .venue import Route
 
-__all__ = ["Sink", "sink_for"]
+__all__ = ["EventSink", "Sink", "sink_for"]
 
 T = TypeVar("T")
 
@@ -48,12 +50,13 @@ class Sink(Protocol):
         """Nothing has come for too long on a live connection."""
 
 
-class _EventSink:
+class EventSink:
     """Base: events have their own time, so nothing needs to be marked when a connection goes."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, table: Table[str, Any]) -> None:
         self.clock = clock
         self.last = 0
+        self._table = table
 
     @property
     def ready(self) -> bool:
@@ -68,13 +71,26 @@ class _EventSink:
     def silent(self, reason: str) -> None:
         """See :class:`Sink`."""
 
+    def apply(self, event: Any) -> None:
+        """See :class:`Sink`."""
+        raise NotImplementedError
 
-class LatestSink(_EventSink):
+    def remove(self, route: Route, served: Callable[[str], bool]) -> None:
+        """Nobody wants the route any more: what has come by it leaves the store, but for symbols that are
+        still ``served`` by others."""
+        symbols = [route.symbol]
+        if "*" in route.native:
+            symbols = [symbol for symbol in self._table if among(route.native, symbol)]
+        for symbol in symbols:
+            if not served(symbol):
+                self._drop(symbol)
+
+    def _drop(self, symbol: str) -> None:
+        self._table.pop(symbol, None)
+
+
+class LatestSink(EventSink):
     """Keeps the latest event per symbol."""
-
-    def __init__(self, clock: Clock, table: Table[str, Any]) -> None:
-        super().__init__(clock)
-        self._table = table
 
     def apply(self, event: Event) -> None:
         """See :class:`Sink`."""
@@ -90,13 +106,12 @@ def _own(table: Table[str, History[T]], key: str, lock: threading.RLock, kept: i
     return history
 
 
-class TradeSink(_EventSink):
+class TradeSink(EventSink):
     """Keeps the last trades per symbol, and applies corrections and cancellations to them."""
 
     def __init__(self, writer: Writer, table: Table[str, History[Trade]]) -> None:
-        super().__init__(writer.clock)
+        super().__init__(writer.clock, table)
         self._lock = writer.lock
-        self._table = table
 
     def apply(self, event: Trade | TradeCorrection) -> None:
         """See :class:`Sink`."""
@@ -123,13 +138,13 @@ def _corrected(trade: Trade, event: TradeCorrection) -> Trade:
         trade, price=event.price, size=event.size, corrected=True, id=event.corrected_id or trade.id)
 
 
-class BarSink(_EventSink):
+class BarSink(EventSink):
     """Keeps the last bars per symbol and interval; a newer version of a bar replaces the older."""
 
-    def __init__(self, writer: Writer, table: Table[str, Table[str, History[Bar]]]) -> None:
-        super().__init__(writer.clock)
+    def __init__(self, writer: Writer, table: Table[str, Table[str, History[Bar]]], interval: str) -> None:
+        super().__init__(writer.clock, table)
         self._lock = writer.lock
-        self._table = table
+        self._interval = interval
 
     def apply(self, event: Bar) -> None:
         """See :class:`Sink`."""
@@ -140,6 +155,12 @@ class BarSink(_EventSink):
         else:
             self._revise(history, event)
         self.last = self.clock.tick()
+
+    def _drop(self, symbol: str) -> None:
+        by_interval = self._table.get(symbol, Table())
+        by_interval.pop(self._interval, None)
+        if not by_interval:
+            self._table.pop(symbol, None)
 
     @staticmethod
     def _revise(history: History[Bar], event: Bar) -> None:
@@ -155,13 +176,13 @@ class BarSink(_EventSink):
                 return
 
 
-def sink_for(store: Store, writer: Writer, exchange: str, route: Route) -> Sink:
+def sink_for(store: Store, writer: Writer, exchange: str, route: Route) -> EventSink:
     """The sink of any channel but ``book``."""
-    kind = route.channel.partition(":")[0]
+    kind, _, interval = route.channel.partition(":")
     if kind == "trades":
         return TradeSink(writer, store.trades.setdefault(exchange, Table()))
     if kind == "bars":
-        return BarSink(writer, store.bars.setdefault(exchange, Table()))
+        return BarSink(writer, store.bars.setdefault(exchange, Table()), interval)
     table: Table[str, Any]
     if kind == "ticker":
         table = store.tickers.setdefault(exchange, Table())

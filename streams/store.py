@@ -42,14 +42,20 @@ GONE = "unsubscribed"   # why a book is closed that leaves the store; others sta
 
 class Writer:
     """One stream's way into a store, while it has joined that: its lock and its clock; ``thread``: see
-    :meth:`Store.join`."""
+    :meth:`Store.join`; ``serves``: whether data may come by it, given exchange, symbol and channel."""
 
-    __slots__ = ("lock", "clock", "thread")
+    __slots__ = ("lock", "clock", "thread", "serves")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.clock = Clock()
         self.thread = 0
+        self.serves: Callable[[str, str, str], bool] = _never
+
+
+def _never(exchange: str, symbol: str, channel: str) -> bool:
+    """Nothing comes."""
+    return False
 
 
 class _AllLocks:
@@ -159,7 +165,7 @@ class Store:
 
     Attributes:
         orderbooks: ``[exchange][symbol]`` -> :class:`~streams.book.OrderBook`, there from its first
-            snapshot on until it is unsubscribed.
+            snapshot on until it is unsubscribed, as everything below.
         tickers, quotes: ``[exchange][symbol]`` -> the latest :class:`Ticker`, :class:`Quote`.
         trades: ``[exchange][symbol]`` -> :class:`History` of :class:`Trade`, oldest first.
         bars: ``[exchange][symbol][interval]`` -> :class:`History` of :class:`Bar`.
@@ -334,6 +340,12 @@ class Store:
             change()
         finally:
             release(gate)
+
+    def served(self, by: Writer, exchange: str, symbol: str, channel: str) -> bool:
+        """Whether data may still come: ``by`` one writer, joined or not, or by another that has. Waits for
+        none. Threads: any."""
+        return any(writer.serves(exchange, symbol, channel)
+                   for writer in (by, *self._stamps.sources.writers))
 
 
 _READING = {read.__code__.co_filename       # the files where that is

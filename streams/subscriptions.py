@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable
 
 from .forking import tell_after_fork
+from .symbols import among
+from .tables import listed
 from .venue import Route
 
 __all__ = ["Subscriptions", "Topic", "UNANSWERED"]
@@ -75,6 +77,7 @@ class Subscriptions:
         self.lock = threading.RLock()
         self._routes: dict[tuple[str, str], Route] = {}
         self._counts: dict[tuple[str, str], int] = {}
+        self._wide: dict[tuple[str, str], Route] = {}   # of the routes those of many symbols
         self._topics: dict[str, Topic] = {}
         self._open: dict[str, None] = {}        # names of topics that need something done, in order
         self._waiting: dict[str, None] = {}     # names of topics sent and not answered, in order
@@ -91,6 +94,11 @@ class Subscriptions:
         """The route wanted under that name."""
         return self._routes.get((symbol, channel))
 
+    def serves(self, symbol: str, channel: str) -> bool:
+        """Whether events of that symbol may come by anything that is wanted. Waits for no lock."""
+        return (symbol, channel) in self._routes or any(
+            of == channel and among(route.native, symbol) for (_, of), route in listed(self._wide.items()))
+
     def routes(self) -> list[Route]:
         """All that is wanted, in the order it was asked for."""
         with self.lock:
@@ -104,6 +112,8 @@ class Subscriptions:
             new = key not in self._routes
             if new:
                 self._routes[key] = route
+                if "*" in route.native:
+                    self._wide[key] = route
                 self.changes += 1
             for name in self._routes[key].topics:
                 topic = self._topics.setdefault(name, Topic(name))
@@ -128,6 +138,7 @@ class Subscriptions:
                 return
             del self._counts[key]
             route = self._routes.pop(key)
+            self._wide.pop(key, None)
             self.changes += 1
             for name in route.topics:
                 topic = self._topics[name]

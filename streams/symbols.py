@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .errors import ConfigurationError
 
-__all__ = ["SymbolStyle", "check_pair", "native_symbol"]
+__all__ = ["SymbolStyle", "among", "check_pair", "native_symbol"]
 
 # What a symbol may be made of: letters of any script (some venues list non-ASCII names), digits and
 # the punctuation venues use. No white space and nothing that means something in a URL or a topic.
@@ -48,6 +48,13 @@ def native_symbol(symbol: str, style: SymbolStyle, venue: str) -> str:
         raise ConfigurationError(
             f"{symbol!r} is no symbol of {venue}; write it like 'BTC-USDT' or as the venue does")
     return native.lower() if style.lower else native.upper()
+
+
+def among(pattern: str, symbol: str) -> bool:
+    """Whether a symbol is one of those that a wildcard stands for."""
+    start, _, rest = pattern.partition("*")
+    return symbol.startswith(start) and (
+        not rest or re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), symbol) is not None)
 
 
 def check_pair(native: str, symbol: str, venue: str) -> None:

@@ -226,6 +226,59 @@ def test_what_is_subscribed_later_and_not_any_more():
     assert image(copies.store)["books"] == image(source.store)["books"]
 
 
+def test_trades_of_what_is_not_subscribed_any_more_leave_the_copies():
+    source = Source("A", "B")
+    copies = Copies(source)
+    for symbol in "AB":
+        source.whole(symbol)
+        source.trade(symbol, 1)
+    copies.pass_on()
+    source.feed.subscriptions.unwant("A", "trades")
+    source.follow()
+    copies.pass_on()
+    assert image(copies.store)["trades"] == image(source.store)["trades"] == {"B": ["1"]}
+    assert not copies.batch.gone, "its book is still kept for newcomers"
+    assert len(copies.replicas._all) == 3
+    source.want("A")
+    source.trade("A", 2)
+    copies.pass_on()
+    assert image(copies.store)["trades"] == image(source.store)["trades"] == {"A": ["2"], "B": ["1"]}
+    source.feed.subscriptions.unwant("A", "trades")         # and wanted again before anybody has looked
+    source.want("A")
+    copies.pass_on()
+    assert image(copies.store)["trades"] == image(source.store)["trades"] == {"A": ["2"], "B": ["1"]}
+
+
+def test_trades_that_are_not_wanted_any_more_leave_the_copies_after_an_outage():
+    source = Source("A")
+    copies = Copies(source, limit=10)
+    source.trade("A", 1)
+    copies.pass_on()
+    [journal] = copies.publisher._tap.journals()
+    journal.drop_books()
+    for number in range(2, 12):                             # as many as there is room for
+        source.trade("A", number)
+    source.unwant("A")
+    assert journal.waiting <= 10
+    copies.pass_on()
+    assert image(copies.store)["trades"] == image(source.store)["trades"] == {}
+
+
+def test_a_wildcard_of_others_is_left_alone_in_the_copies():
+    copies = Copies(Source())
+    replicas, store = copies.replicas, copies.store
+    for number, (name, symbol) in enumerate((("A*", "AB"), ("A", "A"), ("*", "B")), 1):
+        event = Trade(exchange="hand", symbol=symbol, price=1.0, size=1.0)
+        group = Group("hand", name, "trades", 5, 0, False, [Happened(event)])
+        replicas.apply(copies.line, Batch(VERSION, "line", number, 1, False, [group]))
+    left = []
+    for number, name in enumerate(("A*", "A", "*"), 4):
+        group = Group("hand", name, "trades", 5, 0, False, [Marked("closed", "unsubscribed")])
+        replicas.apply(copies.line, Batch(VERSION, "line", number, 1, False, [group]))
+        left.append(sorted(store.trades["hand"]))
+    assert left == [["A", "AB", "B"], ["A", "AB", "B"], []] and not replicas._all
+
+
 def test_handlers_get_their_events_all_the_same():
     source = Source("A")
     got = []

@@ -15,6 +15,18 @@ def route(symbol: str, channel: str = "book", *topics: str) -> Route:
     return Route(symbol, channel, symbol, topics or (f"{symbol}@{channel}",))
 
 
+def test_what_is_served_and_by_what() -> None:
+    subs = Subscriptions()
+    for one in (route("A"), route("B*", "trades"), route("C*D", "trades"), route("C", "bars:1m")):
+        subs.want(one)
+    served = [("A", "book"), ("B*", "trades"), ("B", "trades"), ("BC", "trades"), ("CxD", "trades"),
+              ("C", "bars:1m")]
+    others = [("A", "trades"), ("AB", "trades"), ("BC", "quotes"), ("CxE", "trades"), ("C", "bars:1h")]
+    assert [key for key in served + others if subs.serves(*key)] == served
+    subs.unwant("B*", "trades")
+    assert not subs.serves("BC", "trades") and subs.serves("CxD", "trades")
+
+
 class Server:
     """What the venue would know, if it got every message."""
 
