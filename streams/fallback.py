@@ -37,7 +37,7 @@ A = TypeVar("A", Ticker, BookView)
 
 DEFAULT_TTL = {"ticker": 10.0, "book": 5.0}     # seconds
 REST_PATIENCE = 5.0                             # seconds one REST call may take, waiting included
-SETTLED = 2.0           # seconds the stream must have been fresh again before it is relied on anew
+SETTLED = 2.0           # seconds after a fall-back until the stream is relied on anew, if it is fresh then
 
 _STREAM = 0             # its rank among the sources; the providers have those from 1 on, in their order
 
@@ -45,11 +45,10 @@ _STREAM = 0             # its rank among the sources; the providers have those f
 class _Trust:
     """How far the stream is relied on, by those who ask for data of about the same age."""
 
-    __slots__ = ("fell_back", "fresh_since")
+    __slots__ = ("fell_back_at",)
 
     def __init__(self) -> None:
-        self.fell_back = False              # the stream was not fresh when last asked
-        self.fresh_since: float | None = None
+        self.fell_back_at: float | None = None      # when it was last not fresh; None: it is relied on
 
 
 class _Pending(Future[Any]):
@@ -163,18 +162,16 @@ class Fallback:
             return None
 
     def _rely_on_stream(self, trust: _Trust, fresh: bool) -> bool:
-        """Whether the stream answers; after a fall-back only once it has been fresh for a while."""
+        """Whether the stream answers; not for a while after a fall-back. However seldom it is asked: who has
+        fresh data in hand must not wait for a REST that hangs."""
         now = time.monotonic()
         with self._lock:
             if not fresh:
-                trust.fell_back, trust.fresh_since = True, None
+                trust.fell_back_at = now
                 return False
-            if not trust.fell_back:
-                return True
-            trust.fresh_since = now if trust.fresh_since is None else trust.fresh_since
-            if now - trust.fresh_since < SETTLED:
+            if trust.fell_back_at is not None and now - trust.fell_back_at < SETTLED:
                 return False
-            trust.fell_back = False
+            trust.fell_back_at = None
             return True
 
     def _ask_once(self, key: _Key, exchange: str, symbol: str, limit: _Limit,

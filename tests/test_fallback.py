@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import threading
 import time
+import types
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -149,9 +150,9 @@ def test_from_the_stream_then_by_rest_then_from_the_stream(
     wait_until(lambda: market.store.tickers["binance"]["BTC-USDT"].age > 0.15)
     with pytest.raises(StaleData, match="too old"):
         market.store.ticker("binance", "BTC-USDT", max_age=0.1)
+    begun, sources, steps = time.monotonic(), [], threading.Event()
     assert market.ticker("binance", "BTC-USDT", max_age=0.1).source == "rest"
     # Data again: not relied on at once, and not only once.
-    begun, sources, steps = time.monotonic(), [], threading.Event()
     while "stream" not in sources:
         sim.advance(1)
         sources.append(market.ticker("binance", "BTC-USDT", max_age=0.1).source)
@@ -340,6 +341,35 @@ def streamed(market: StreamManager, price: float) -> None:
     """As if a stream had just written this."""
     table = market.store.tickers.setdefault("binance", type(market.store.tickers)())
     table["X"] = Ticker(exchange="binance", symbol="X", received=time.time_ns(), last=price)
+
+
+def test_a_stream_is_relied_on_a_while_after_a_fall_back_however_seldom_it_is_asked(
+        manager: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(streams.fallback, "time", types.SimpleNamespace(
+        monotonic=lambda: now, time_ns=time.time_ns))
+    calls: list[Any] = []
+    market = manager(providers=[provider(NoData("it hangs"), calls)])
+
+    def ask() -> int:
+        """How often somebody else was asked."""
+        before = len(calls)
+        assert market.ticker("binance", "X", max_age=10).source == "stream"
+        return len(calls) - before
+    with pytest.raises(StaleData, match="it hangs"):
+        market.ticker("binance", "X", max_age=10)
+    streamed(market, 100.0)
+    now += streams.fallback.SETTLED / 2
+    assert ask() == ask() == 1, "it may go again at once"
+    now += streams.fallback.SETTLED / 2
+    assert ask() == ask() == 0
+    del market.store.tickers["binance"]["X"]
+    with pytest.raises(StaleData, match="it hangs"):        # and from the beginning
+        market.ticker("binance", "X", max_age=10)
+    streamed(market, 100.0)
+    assert ask() == 1
+    now += 100.0
+    assert ask() == 0
 
 
 def test_what_stands_in_does_not_judge_what_it_stands_in_for(
