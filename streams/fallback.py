@@ -62,9 +62,10 @@ class _Pending(Future[Any]):
 class _Key:
     """What is remembered of one kind of data of one symbol."""
 
-    __slots__ = ("cached", "pending", "trust", "prices")
+    __slots__ = ("users", "cached", "pending", "trust", "prices")
 
     def __init__(self) -> None:
+        self.users = 0                      # calls that are under way
         self.cached: Any = None             # the last answer that did not come from the stream
         self.pending: _Pending | None = None
         self.trust: dict[int, _Trust] = {}  # who asks for a tenth of a second is not who asks for ten
@@ -74,6 +75,11 @@ class _Key:
     def trust_at(self, age: float) -> _Trust:
         """That of callers who ask for this age, give or take a factor of two."""
         return self.trust.setdefault(math.frexp(age)[1], _Trust())
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to remember."""
+        return self.users <= 0 and not self.prices and self.cached is None and self.pending is None
 
 
 class Fallback:
@@ -116,13 +122,14 @@ class Fallback:
         """See :class:`streams.forking.Forked`. What others were getting does not come here."""
         self._lock, self._waits = threading.Lock(), {}
         for key in self._keys.values():
-            key.pending = None
+            key.pending, key.users = None, 0
 
     def ticker(self, exchange: str, symbol: str, max_age: float | None = None) -> Ticker:
         """A ticker no older than ``max_age`` seconds (None: the ttl).
 
         Raises:
             StaleData: No source has a fresh and plausible one; the message says what each had.
+            ConfigurationError: The exchange can have no such symbol.
         """
         return self._get("ticker", exchange, symbol, max_age, self._store.ticker, self._rest_ticker, Ticker)
 
@@ -137,8 +144,33 @@ class Fallback:
         age = self._ttl[kind] if max_age is None else max_age
         check_name("symbol", symbol, "BTC-USDT")
         check_seconds("max_age", age)
+        name = kind, exchange, symbol
+        if name not in self._keys:
+            self._check_symbol(exchange, symbol)
         with self._lock:
-            key = self._keys.setdefault((kind, exchange, symbol), _Key())
+            key = self._keys.setdefault(name, _Key())
+            key.users += 1
+        try:
+            return self._answer(key, kind, exchange, symbol, age, read, rest, shape)
+        finally:
+            with self._lock:
+                key.users -= 1
+                if key.empty and self._keys.get(name) is key:       # any text may be asked for
+                    del self._keys[name]
+
+    def _check_symbol(self, exchange: str, symbol: str) -> None:
+        """Raises ConfigurationError for what can be no symbol there. A stream of the user's own may have
+        another opinion, or the venue be unknown: then there is nothing to say against it."""
+        if any(symbol in table.get(exchange, {}) for table in (self._store.tickers, self._store.orderbooks)):
+            return
+        try:
+            venue, _ = self._side(exchange)
+        except StreamsError:
+            return
+        venue.native(symbol)
+
+    def _answer(self, key: _Key, kind: str, exchange: str, symbol: str, age: float,
+                read: Callable[[str, str, float], A], rest: Callable[[str, str], A], shape: type[A]) -> A:
         limit = _Limit(age)
         why: list[str] = []
         streamed = self._streamed(key, exchange, symbol, age, read, why)

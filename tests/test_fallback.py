@@ -213,6 +213,9 @@ def test_old_by_the_time_that_others_have_failed(manager: Market, monkeypatch: p
         raise OSError("nothing")
     market = manager(providers=[slow])
     table = market.store.tickers.setdefault("mine", type(market.store.tickers)())
+    table["X"] = Ticker(exchange="mine", symbol="X", received=time.time_ns(), last=1.0)
+    assert market.ticker("mine", "X", max_age=60).source == "stream"
+    del table["X"]
     release.set()
     with pytest.raises(StaleData):
         market.ticker("mine", "X", max_age=0.2)         # fell back
@@ -356,6 +359,9 @@ def test_a_stream_is_relied_on_a_while_after_a_fall_back_however_seldom_it_is_as
         before = len(calls)
         assert market.ticker("binance", "X", max_age=10).source == "stream"
         return len(calls) - before
+    streamed(market, 100.0)
+    assert ask() == 0
+    del market.store.tickers["binance"]["X"]
     with pytest.raises(StaleData, match="it hangs"):
         market.ticker("binance", "X", max_age=10)
     streamed(market, 100.0)
@@ -456,6 +462,49 @@ def test_racing_misses_are_one_call(manager: Market) -> None:
         market = manager(providers=[provider(5.0, calls)])
         at_once(*[lambda: market.ticker("binance", "X")] * 8)
         assert len(calls) == 1
+
+
+def test_a_symbol_that_can_be_none_is_refused_at_the_call(manager: Market) -> None:
+    calls: list[Any] = []
+    market = manager(providers=[provider(5.0, calls)])
+    for ask in (market.ticker, market.orderbook):
+        with pytest.raises(ConfigurationError, match="'no symbol!' is no symbol of binance; write it like"):
+            ask("binance", "no symbol!", max_age=10)
+    assert not calls and not market.fallback._keys
+    # Of a stream of the user's own there may be any, and where there are no keys nobody knows.
+    streamed(market, 1.0)
+    market.store.tickers["binance"]["own thing"] = market.store.tickers["binance"]["X"]
+    assert market.ticker("binance", "own thing", max_age=10).source == "stream"
+    market.store.tickers["mine"] = type(market.store.tickers["binance"])()
+    assert market.ticker("mine", "own thing", max_age=10).source == "backup"
+
+
+def test_of_what_nobody_has_nothing_is_kept(manager: Market) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def nobody(exchange: str, symbol: str) -> None:
+        asked.set()
+        assert symbol != "LAST" or go_on.wait(10)
+    market = manager(providers=[nobody])
+    for number in range(20):
+        with pytest.raises(StaleData):
+            market.ticker("binance", f"X{number}", max_age=10)
+    assert not market.fallback._keys
+    asked.clear()
+
+    def ask() -> None:
+        with pytest.raises(StaleData):
+            market.ticker("binance", "LAST", max_age=10)
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert asked.wait(10) and len(market.fallback._keys) == 1
+    [key] = market.fallback._keys.values()
+    wait_until(lambda: key.users == 3)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert not market.fallback._keys and key.users == 0
 
 
 def test_a_failure_is_shared_and_not_kept(manager: Market) -> None:
