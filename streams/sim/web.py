@@ -10,6 +10,7 @@ import json
 import logging
 import ssl
 import time
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
@@ -44,7 +45,14 @@ class Request:
     headers: dict[str, str]
     body: bytes
     time: float
-    peer: Peer = field(repr=False, compare=False)
+    _peer: weakref.ref[Peer] = field(repr=False, compare=False)     # who keeps requests keeps no sockets
+
+    @property
+    def peer(self) -> Peer:
+        """The connection it came by, while that is there. Threads: the connection's own."""
+        peer = self._peer()
+        assert peer is not None, "the connection is over"
+        return peer
 
     @property
     def upgrades(self) -> bool:
@@ -191,7 +199,7 @@ class WebServer(LoopbackServer):
         del buffer[:int(length)]
         target, _, raw_query = parts[1].partition("?")
         return Request(parts[0], unquote(target), dict(reversed(parse_qsl(raw_query, True))),
-                       raw_query, headers, body, time.time(), peer)
+                       raw_query, headers, body, time.time(), weakref.ref(peer))
 
     def _upgrade(self, request: Request, rest: bytes) -> None:
         with self._peers_lock:

@@ -1,22 +1,25 @@
 """The generic server: life and death of connections, TLS, HTTP, RFC 6455."""
 from __future__ import annotations
 
+import gc
 import http.client
 import socket
 import ssl
 import struct
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
-from streams.sim import Response, WebServer
+from streams.sim import BinanceSim, Response, WebServer
 from streams.sim.connection import Connection
 from streams.sim.peer import Peer
 from streams.sim.server import LoopbackServer
 from streams.sim.web import Request
 
+from ..tools import wait_until
 from .client import BINARY, CLOSE, PING, PONG, TEXT, Client, get
 
 DATA = Path(__file__).parents[1] / "data"
@@ -274,6 +277,25 @@ def test_listening_can_be_paused() -> None:
         assert client.message().payload == b"live connections go on"
         server.resume_listening()
         assert get(server.rest_url, "/again").status == 200
+
+
+def test_a_request_that_is_kept_keeps_no_connection() -> None:
+    peers: list[weakref.ref[Peer]] = []
+
+    class Keeping(BinanceSim):
+        def accepted_peer(self, peer: Peer) -> None:
+            peers.append(weakref.ref(peer))
+            super().accepted_peer(peer)
+
+    def gone() -> bool:
+        gc.collect()
+        return not any(peer() for peer in peers)
+
+    with Keeping(["BTCUSDT"], rate=0) as server:
+        for _ in range(3):
+            assert get(server.rest_url, "/api/v3/ping").status == 200
+    assert [request.path for request in server.requests] == ["/api/v3/ping"] * len(peers)
+    wait_until(gone)
 
 
 def test_wait_for_sees_events_and_gives_up_in_time() -> None:
