@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 
 from . import (AlpacaSim, BinanceFuturesSim, BinanceSim, Fault, HuobiSim, KrakenSim,
                PolygonSim, ReplaySim)
@@ -30,9 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
                         "only where the file does not say)")
     parser.add_argument("--replay", metavar="FILE", nargs="+",
                         help="serve a recording, several files one after the other")
-    parser.add_argument("--speed", type=float, default=1.0,
-                        help="of a replay: 1 as recorded, 0 as fast as clients read")
-    parser.add_argument("--skip-every", type=int, default=0, metavar="N",
+    parser.add_argument("--speed", type=float,
+                        help="of a replay: 1 as recorded (the default), 0 as fast as clients read")
+    parser.add_argument("--skip-every", type=int, metavar="N",
                         help="of a replay: leave out every n-th book update")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--symbols", nargs="+", help="instead of a few usual ones; like BTC-USDT, or "
@@ -54,12 +55,18 @@ def build_server(options: argparse.Namespace) -> VenueServer:
     Threads: any.
 
     Raises:
-        ValueError: options that do not fit together.
+        ValueError: options that make no sense, or do not fit together.
         OSError: a recording that cannot be read.
     """
+    if options.seconds is not None and not 0 <= options.seconds < math.inf:
+        raise ValueError(f"--seconds {options.seconds:g}: expected 0 or more")
     if options.replay:
-        return ReplaySim(options.replay, exchange=options.exchange, speed=options.speed,
-                         skip_every=options.skip_every, port=options.port)
+        speed = 1.0 if options.speed is None else options.speed
+        return ReplaySim(options.replay, exchange=options.exchange, speed=speed,
+                         skip_every=options.skip_every or 0, port=options.port)
+    for name in ("speed", "skip_every"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for a recording: give --replay FILE")
     if not options.exchange:
         raise ValueError(f"--exchange is missing; there are: {', '.join(sorted(VENUES))}")
     given: dict[str, list[str]] = {}
@@ -80,9 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     options = parser.parse_args(arguments)
-    ended = threading.Event()
+    # No Event: it has a lock inside, which this thread may hold when a signal strikes.
+    ended: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: ended.put(None))
     try:
         server = build_server(options)
         for fault in map(Fault.parse, options.fault):
@@ -99,12 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _wait(ended: threading.Event, seconds: float | None) -> None:
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while not ended.wait(_LOOK):            # Windows delivers signals only between waits
-        if deadline is not None and time.monotonic() >= deadline - _LOOK:
-            ended.wait(max(0.0, deadline - time.monotonic()))
+def _wait(ended: SimpleQueue[None], seconds: float | None) -> None:
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            ended.get(timeout=min(left, _LOOK))     # Windows delivers signals only between waits
             return
+        except Empty:
+            pass
 
 
 if __name__ == "__main__":

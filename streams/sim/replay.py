@@ -100,7 +100,7 @@ class ReplaySim(VenueServer):
                  exchange: str | None = None, speed: float = 0.0, skip_every: int = 0,
                  hold_timeout: float = 30.0, autostart: bool = True, port: int = 0,
                  ssl_context: ssl.SSLContext | None = None, send_limit: int = 16 << 20) -> None:
-        if speed < 0:
+        if not speed >= 0:
             raise ValueError(f"speed {speed}: expected a factor above 0, or 0 for full speed")
         if skip_every < 0 or skip_every == 1:
             raise ValueError(f"skip_every {skip_every}: expected 2 or more, or 0 for none")

@@ -1,6 +1,7 @@
 """A venue whose data comes from a seeded market."""
 from __future__ import annotations
 
+import math
 import ssl
 import threading
 import time
@@ -45,7 +46,7 @@ class MarketSim(VenueServer):
                  ssl_context: ssl.SSLContext | None = None, history: int = 100_000,
                  stream_lag: int = 0, slow_every: int = 10, patience: float = 5.0,
                  clock: Callable[[], int] = time.time_ns, send_limit: int = 16 << 20) -> None:
-        if rate < 0:
+        if not 0 <= rate < math.inf:
             raise ValueError(f"rate {rate}: expected updates per second, or 0 for none")
         if stream_lag < 0:
             raise ValueError(f"stream_lag {stream_lag}: expected 0 or more updates")

@@ -49,6 +49,45 @@ def test_it_prints_its_addresses_and_runs_until_a_signal(number: signal.Signals)
         assert child.stderr is not None and child.stderr.read() == ""
 
 
+# SIGTERM strikes at the first line that is run while it waits, then at the second, and so on.
+STRUCK_ANYWHERE = """
+import signal, sys
+from streams.sim import __main__ as sim
+
+real, sim._LOOK = sim._wait, 0.01
+
+def wait(*arguments):
+    left = at
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        real(*arguments)
+    finally:
+        sys.settrace(None)
+
+sim._wait = wait
+for at in range(1, 16):
+    print(f"{at}:", flush=True)
+    assert sim.main(["--exchange", "binance", "--rate", "0", "--levels", "20"]) == 0
+print("never in its own way")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_signal_at_any_moment_ends_it() -> None:
+    done = subprocess.run([sys.executable, "-c", STRUCK_ANYWHERE], cwd=ROOT, text=True, timeout=60,
+                          stdout=subprocess.PIPE)
+    assert done.returncode == 0 and done.stdout.endswith("never in its own way\n"), done.stdout
+
+
 def test_it_ends_by_itself() -> None:
     with process("--exchange", "binance-futures", "--seconds", "0.1") as (child, words):
         assert words[0] == "binance-futures"
@@ -76,6 +115,13 @@ def test_it_serves_recordings(tmp_path: Path) -> None:
     ([], "--exchange is missing"), (["--exchange", "binance", "--fault", "x"], "no fault 'x'"),
     (["--exchange", "binance", "--symbols", "B"], "symbol 'B'"),
     (["--exchange", "binance", "--rate", "-1"], "rate -1"),
+    (["--exchange", "binance", "--rate", "nan"], "rate nan"),
+    (["--exchange", "binance", "--rate", "inf"], "rate inf"),
+    (["--exchange", "binance", "--seconds", "nan"], "--seconds nan"),
+    (["--exchange", "binance", "--seconds", "-1"], "--seconds -1"),
+    (["--exchange", "binance", "--speed", "-1"], "--speed is for a recording"),
+    (["--exchange", "binance", "--skip-every", "5"], "--skip-every is for a recording"),
+    (["--replay", "/no/such/file", "--speed", "nan"], "speed nan"),
     (["--exchange", "huobi", "--fault", "tls_stall"], "ssl_context"),
     (["--replay", "/no/such/file"], "/no/such/file")])
 def test_mistakes_are_one_line(arguments: list[str], said: str,
