@@ -29,6 +29,8 @@ log = logging.getLogger("streams.feed")
 
 Offer = Callable[[Event], None]
 
+_LIVE_AND = {"pending": "not confirmed by the venue yet", "live": "subscribed, no data yet"}
+
 
 class Counters:
     """What happened since the stream was made. Threads: the network thread writes, any reads."""
@@ -207,7 +209,10 @@ class Feed:
             if route.channel.partition(":")[0] in self.facts.sparse or (sink is not None and sink.ready):
                 continue
             state, reason = self.subscriptions.state(route)
-            why = f"refused: {reason}" if state == "refused" else reason or self.troubles.get(route) or how
+            if state == "refused":
+                why = f"refused: {reason}"
+            else:                                       # that the stream is live says nothing of the route
+                why = reason or self.troubles.get(route) or (_LIVE_AND[state] if how == "live" else how)
             missing[f"{self.exchange} {route.channel} of {route.symbol}"] = why
         return missing
 

@@ -31,6 +31,7 @@ STREAK = 2.0            # seconds: a book that is lost again so soon was not hel
 FRAME_PATIENCE = 5.0    # seconds an answer to a frame of the venue's own may take
 ROUND = 8               # looks in which every book has its turn
 LONGEST_PATIENCE = 60.0  # seconds between two attempts where a snapshot comes by itself, or never
+ASKED = "its snapshot is asked for by REST, as the venue's limit allows"    # why there is no data yet
 
 
 class RestSource(Protocol):
@@ -173,6 +174,9 @@ class Refresher:
 
     def end(self) -> None:
         """The connection is gone, and nothing is wanted for it any more."""
+        for route in self._wishes:
+            if self._feed.troubles.get(route) == ASKED:
+                del self._feed.troubles[route]
         self._wishes.clear()
 
     def tick(self, now: float) -> None:
@@ -195,6 +199,7 @@ class Refresher:
         wish.due = now + FRAME_PATIENCE
         if isinstance(how, RestRequest):
             wish.due = math.inf             # the answer moves it, and may have to wait long for its turn
+            self._feed.troubles.setdefault(route, ASKED)        # what went wrong before says more
             self._rest.fetch(how, self._door(route, wish), lambda: self._goes_out(route, wish))
             return
         self._mark(route, True)

@@ -12,7 +12,7 @@ from streams import refresh
 from streams.feed import Feed
 from streams.handlers import Handlers
 from streams.metrics import NoMetrics
-from streams.refresh import FIRST_PAUSE, FRAME_PATIENCE, LONGEST_PATIENCE, ROUND, Refresher
+from streams.refresh import ASKED, FIRST_PAUSE, FRAME_PATIENCE, LONGEST_PATIENCE, ROUND, Refresher
 from streams.store import Store
 from streams.venue import BookBroken, BookSnapshot, RestRequest, Route
 from streams.venues.binance import BinanceVenue
@@ -156,26 +156,36 @@ def test_a_snapshot_that_waits_for_its_turn_is_not_asked_for_twice(clock):
     feed.subscriptions.want(route)
     feed.reconcile()
     refresher = Refresher(feed, venue, slow, Talk())
+    assert list(feed.missing("live").values()) == ["not confirmed by the venue yet"]
+    feed.subscriptions.sent(route.topics, clock.at + 10)
+    feed.subscriptions.acked(route.topics)
+    assert list(feed.missing("live").values()) == ["subscribed, no data yet"]
+    assert list(feed.missing("connecting").values()) == ["connecting"]
     refresher.ask(route, clock.at)
     for _ in range(600):
         clock.at += 1.0
         refresher.tick(clock.at)
     (done, wanted), = slow.calls
     assert wanted()
+    assert list(feed.missing("live").values()) == [ASKED]
     done("", None, "HTTP 500", 0.0)
     assert refresher.pause(clock.at) < 1.0
     clock.at += 1.0
     refresher.tick(clock.at)
+    assert list(feed.missing("live").values()) == ["no snapshot: HTTP 500"], "asked anew, which is no news"
     (_, wanted), = slow.calls[1:]
     assert wanted()
     refresher.forget(route)
+    feed.troubles.clear()
     assert not wanted()
     refresher.ask(route, clock.at)
     refresher.tick(clock.at)
     (_, wanted), = slow.calls[2:]
     assert wanted()
+    assert list(feed.missing("live").values()) == [ASKED]
     refresher.end()
     assert not wanted()
+    assert list(feed.missing("backoff").values()) == ["backoff"], "nobody asks any more"
 
 
 def test_a_book_is_told_when_its_snapshot_is_asked_for_and_when_none_comes(clock):
