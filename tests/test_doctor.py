@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +43,15 @@ def test_doctor_without_a_network(monkeypatch: pytest.MonkeyPatch,
     for extra, (distribution, _, _) in _EXTRAS.items():
         assert distribution in text, extra
     assert main(["doctor", "huobi"]) == 1, "a venue that was named must be there"
+
+
+def test_doctor_lists_all_that_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    needed = re.findall(r"^[\w-]+(?!.*;)", setup["options"]["install_requires"], re.MULTILINE)
+    assert main(["doctor", "--offline"]) == 0
+    shown = capsys.readouterr().out.partition("Optional")[0]
+    assert needed and [name for name in needed if f"  {name} " not in shown] == []
 
 
 def test_doctor_names_the_extra_of_what_is_missing(monkeypatch: pytest.MonkeyPatch,

@@ -23,7 +23,7 @@ from .reach import Probe, hosts_of, probe_all
 
 __all__ = ["doctor"]
 
-_CORE = {"websocket-client": "websocket", "requests": "requests", "msgspec": "msgspec"}
+_CORE = {"websocket-client": "websocket", "requests": "requests", "urllib3": "urllib3", "msgspec": "msgspec"}
 # extra -> distribution, module, what for
 _EXTRAS = {
     "cli": ("rich", "rich", "tables on the terminal"),
