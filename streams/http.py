@@ -36,6 +36,7 @@ from .transports.tls import TlsCodec, check_sslopt, tls_context
 __all__ = ["AbortableSession", "Answer", "AnswerTooLong", "prepared"]
 
 _CHUNK = 16384  # of a body as it comes; unpacked it may be a thousand times that
+_BUFFER = 8192  # of an answer; what is in it when that ends is lost, so no more than is good for its head
 _FOREVER = 1e9
 _GRACE = 1.0    # seconds past its deadline in which a call takes what is here already
 
@@ -403,7 +404,7 @@ class _Wire:
 
     def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
         self._users += 1
-        return io.BufferedReader(_Reader(self))
+        return io.BufferedReader(_Reader(self), _BUFFER)
 
     def read(self, most: int) -> bytes:
         """At most ``most`` bytes, ``b""`` at the end."""

@@ -342,7 +342,8 @@ class StreamManager(Hearing):
 
         Raises:
             StaleData: Nobody has a fresh and plausible one; the message says what each had.
-            ConfigurationError: No such exchange; or called on a stream's own thread.
+            ConfigurationError: No such exchange, or what can be no symbol of it; or called on a stream's
+                own thread.
         """
         _not_on_a_stream("ticker")
         return self.fallback.ticker(self._known(exchange), symbol, max_age)

@@ -383,7 +383,7 @@ class Stream(Hearing, threading.Thread):
         """Why nothing comes: how it is by itself, or what went wrong last."""
         state, reason = self.state, self.lifecycle.reason
         how = f"{state}: {reason}" if reason else state
-        return how if state == "paused" else self.lifecycle.last_error or how
+        return how if state in ("paused", "live") else self.lifecycle.last_error or how
 
     def _routes(self, symbols: Collection[str] | str, channels: Collection[str] | str | None) -> list[Route]:
         """Checked routes for all of these, known ones included."""
