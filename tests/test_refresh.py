@@ -59,13 +59,18 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_snapshot_that_should_come_by_itself_is_missed_when_it_does_not(clock):
+def kraken():
+    """A feed whose snapshots come by themselves, and one book of it that is wanted."""
     venue = KrakenVenue()
     feed = Feed("kraken", "test", venue, Store(), Handlers(), NoMetrics())
     route = venue.route("BTC-USD", "book")
     feed.subscriptions.want(route)
     feed.reconcile()
-    refresher = Refresher(feed, venue, NoRest(), Talk())
+    return feed, route, Refresher(feed, venue, NoRest(), Talk())
+
+
+def test_a_snapshot_that_should_come_by_itself_is_missed_when_it_does_not(clock):
+    feed, route, refresher = kraken()
     feed.subscriptions.sent(route.topics, clock.at + 10)
     feed.subscriptions.acked(route.topics)
     refresher.ask(route, clock.at)
@@ -96,12 +101,7 @@ def test_a_snapshot_that_should_come_by_itself_is_missed_when_it_does_not(clock)
 
 
 def test_one_that_came_by_itself_and_was_of_no_use_is_not_waited_for(clock):
-    venue = KrakenVenue()
-    feed = Feed("kraken", "test", venue, Store(), Handlers(), NoMetrics())
-    route = venue.route("BTC-USD", "book")
-    feed.subscriptions.want(route)
-    feed.reconcile()
-    refresher = Refresher(feed, venue, NoRest(), Talk())
+    feed, route, refresher = kraken()
     feed.subscriptions.sent(route.topics, clock.at + 10)
     feed.subscriptions.acked(route.topics)
     refresher.ask(route, clock.at)
@@ -115,12 +115,7 @@ def test_one_that_came_by_itself_and_was_of_no_use_is_not_waited_for(clock):
 
 def test_one_that_comes_with_the_answer_and_is_lost_at_once_does_not_hurry(clock):
     """Answer, snapshot and a bad update in one piece: the book is lost before the answer is looked at."""
-    venue = KrakenVenue()
-    feed = Feed("kraken", "test", venue, Store(), Handlers(), NoMetrics())
-    route = venue.route("BTC-USD", "book")
-    feed.subscriptions.want(route)
-    feed.reconcile()
-    refresher = Refresher(feed, venue, NoRest(), Talk())
+    feed, route, refresher = kraken()
     pauses = []
     for _ in range(6):
         feed.subscriptions.sent(route.topics, clock.at + 10)
