@@ -25,7 +25,7 @@ __all__ = ["Health", "Patient"]
 
 LOGIN = 10.0        # seconds a venue may take to let us in
 LATE = 1.0          # seconds between two looks that mean that we were held up
-PATIENT = 16        # times the usual silence, at most, that one is given when others were silent, too
+DOUBLINGS = 4       # of the silence that a connection is given when those before were silent, too; at most
 LIVELY = 4          # times the usual silence without half of one, after which none is expected any more
 LOOKS = 3           # that an unanswered probe must have seen, so that what came has been read
 
@@ -178,7 +178,7 @@ class Health:
         if not self._quiet:
             self._quiet = True
             self._session.on_state("stale", reason)
-        if silence <= min(1 << min(feed.silences, 10), PATIENT) * usual:
+        if silence <= usual * 2 ** min(feed.silences, DOUBLINGS):
             return False
         feed.silences += 1
         feed.mark("stale", reason)
