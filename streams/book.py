@@ -16,6 +16,7 @@ from .errors import ConfigurationError
 from .events import Level, Number
 from .levels import Side
 from .locks import under_lock
+from .signals import PackedDelta
 
 __all__ = ["BookView", "OrderBook"]
 
@@ -23,6 +24,8 @@ FIELDS = ("bids", "asks", "last_update", "timestamp", "status", "sequence")
 AGAIN = 8       # updates within which another read shows that somebody follows the book ...
 WATCHED = 16    # ... and for which the best prices are followed then; beyond, looking anew is cheaper
 SLACK = 128     # removed levels that may stay behind in any book, however small
+ROOM = 16384    # bytes of changes that may wait to be written ...
+EACH = 400      # ... of which this is what one takes besides its levels
 Levels = dict[Number, Number]
 Tops = tuple[tuple[Level, ...], tuple[Level, ...]]
 
@@ -154,11 +157,16 @@ class OrderBook(_Reading):
         exchange, symbol: Whose book it is, in the user's spelling.
         stamp: Same as ``book["last_update"]``.
         limit: Number of levels, removed ones included, beyond which :meth:`purge` is due.
-        status: Same as ``book["status"]``.
+        status: What its keeper says of it; ``book["status"]`` knows more.
+        unwritten: Changes that belong to the book, and are in ``stamp``, ``last`` and ``time``, but not
+            yet in the levels: :meth:`settle` is to be called before those are looked at.
+        spoilt: Why the levels are not what they should be, if one of those changes could not be written. The
+            keeper will rebuild the book.
     """
 
     __slots__ = ("exchange", "symbol", "stamp", "status", "bids", "asks", "lock", "last", "time",
-                 "watched", "limit", "_best", "_memo", "_time_unit", "_sequenced", "_depth")
+                 "watched", "limit", "unwritten", "spoilt", "_room", "_written", "_best", "_memo",
+                 "_time_unit", "_sequenced", "_depth")
 
     def __init__(
         self, exchange: str, symbol: str, lock: threading.RLock, *,
@@ -177,6 +185,10 @@ class OrderBook(_Reading):
         # yet; they are made when it happens again within so many.
         self.watched = 0
         self.limit = SLACK
+        self.unwritten: list[PackedDelta] = []
+        self.spoilt = ""
+        self._room = ROOM
+        self._written = 0, 0                        # ``last`` and ``time`` of what the levels are
         self._best: tuple[int | None, tuple[Level | None, Level | None]] = None, (None, None)
         self._memo = _Memo(None)
         self._time_unit = time_unit
@@ -189,7 +201,7 @@ class OrderBook(_Reading):
         if key == "asks":
             return self.view()["asks"]
         if key == "status":
-            return self.status
+            return self._status()
         if key == "last_update":
             return self.stamp
         if key == "timestamp":
@@ -199,7 +211,7 @@ class OrderBook(_Reading):
         raise KeyError(key)
 
     def __repr__(self) -> str:
-        return f"<OrderBook {self.exchange} {self.symbol} {self.status} {self.touch}>"
+        return f"<OrderBook {self.exchange} {self.symbol} {self._status()} {self.touch}>"
 
     # A view, unlike the live book, can be pickled and compared; both are Mappings, so equality with
     # a plain dict of the same six keys holds. Identity is what a live book is hashed by.
@@ -225,6 +237,7 @@ class OrderBook(_Reading):
 
     @under_lock
     def _top_or_copies(self, count: int) -> tuple[_Memo, Tops, tuple[Levels, Levels] | None]:
+        self.settle()
         if self._followed(count):
             return self._current(), (self.bids.top(count), self.asks.top(count)), None
         return self._current(), ((), ()), (self.bids.levels.copy(), self.asks.levels.copy())
@@ -232,7 +245,7 @@ class OrderBook(_Reading):
     def view(self) -> BookView:
         """The whole book at this moment, immutable. Threads: any."""
         memo = self._memo
-        if memo.stamp == self.stamp and memo.view is not None and memo.view["status"] == self.status:
+        if memo.stamp == self.stamp and memo.view is not None and memo.view["status"] == self._status():
             return memo.view
         # Sorting takes five times as long as copying, and the stream need not wait for it.
         memo, bids, asks, rest = self._copy()
@@ -244,7 +257,8 @@ class OrderBook(_Reading):
     @under_lock
     def _copy(self) -> tuple[_Memo, list[Level], list[Level], dict[str, Any]]:
         """All there is at this moment, the levels as they come."""
-        rest = {"last_update": self.stamp, "timestamp": self._timestamp(), "status": self.status,
+        self.settle()
+        rest = {"last_update": self.stamp, "timestamp": self._timestamp(), "status": self._status(),
                 "sequence": self._sequence()}
         return self._current(), list(self.bids.levels.items()), list(self.asks.levels.items()), rest
 
@@ -256,6 +270,8 @@ class OrderBook(_Reading):
             copies = None
             try:
                 lock.acquire()
+                if self.unwritten:
+                    self.settle()
                 stamp = self.stamp
                 if self._followed(1):
                     known = self._best = stamp, (self.bids.best(), self.asks.best())
@@ -289,16 +305,65 @@ class OrderBook(_Reading):
         self.watched = WATCHED
         return True
 
+    def _status(self) -> str:
+        """What the keeper says, if it is still true when all is written."""
+        if self.unwritten:
+            self._settle_alone()
+        return "syncing" if self.spoilt and self.status == "live" else self.status
+
     def _timestamp(self) -> int | None:
         return self.time * self._time_unit if self.time else None
 
     def _sequence(self) -> int | None:
         return self.last if self.stamp is not None and self._sequenced else None
 
+    def settle(self) -> None:
+        """Write the changes that have waited. Threads: any, holding the lock.
+
+        A signal handler that reads the book may do it all in the middle of this: then it is done once more,
+        for the sizes are absolute. What was interrupted for good is begun anew by the next.
+        """
+        if not self.unwritten:
+            return
+        unwritten = tuple(self.unwritten)
+        last, time_ = self._written
+        try:
+            for delta in unwritten:
+                bids, asks = delta.levels()
+                self.bids.levels.update(bids)
+                self.asks.levels.update(asks)
+                last, time_ = delta.last, delta.time
+        except ValueError as error:
+            self.last, self.time = last, time_
+            self.spoilt = f"a malformed update: {error}"
+        self.unwritten.clear()
+        self._room = ROOM
+        if len(self.bids.levels) + len(self.asks.levels) > self.limit:
+            self.purge()
+
+    @under_lock
+    def _settle_alone(self) -> None:
+        self.settle()
+
     # -- for the writer, which holds the lock ------------------------------------------------------
+
+    def put_off(self, delta: PackedDelta) -> None:
+        """Write a change some time; at the latest when they begin to take too much memory. Nobody follows the
+        book."""
+        if self.watched:
+            self.watched += 1
+        if not self.unwritten:
+            self._written = self.last, self.time
+        self.unwritten.append(delta)
+        self._room -= len(delta.bids) + len(delta.asks) + EACH
+        if self._room < 0:
+            self.settle()
 
     def replace(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
         """Forget all levels; these are the whole book now."""
+        self.unwritten.clear()
+        self._room = ROOM
+        self.spoilt = ""
         self.bids.replace(bids)
         self.asks.replace(asks)
         self.watched = 0

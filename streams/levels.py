@@ -51,7 +51,7 @@ class Side:
         """Drop the removed levels that stayed behind."""
         levels = self.levels
         for price in [price for price, size in levels.items() if not size]:
-            del levels[price]
+            levels.pop(price, None)         # a signal handler that reads may have been here meanwhile
 
     def reaches(self, price: Number) -> bool:
         """Whether there is a level of that price, or a better one."""

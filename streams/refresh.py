@@ -153,14 +153,8 @@ class Refresher:
         if not due:
             self._round = iter(list(keepers.values()))
         for keeper in due:
-            if keeper.outrun():
-                reason = "the price has left what the snapshot told of"
-            elif keeper.crossed():
-                reason = "it is crossed, so an update was lost"
-            else:
-                continue
-            with self._feed.writer.lock:
-                keeper.lose(reason)
+            with self._feed.writer.lock:        # of each: a reader need not wait for all of them
+                keeper.look()
 
     def suspect(self) -> None:
         """The connection has died in silence; those that were kept to ask for snapshots may have, too."""

@@ -5,6 +5,9 @@ A :class:`BookKeeper` writes one :class:`~streams.book.OrderBook`. House rules:
  * Anything else makes it ``syncing``, with the levels of the last right moment still readable, until
    a snapshot and the updates kept since bridge the hole.
  * Everything here happens in the network thread, under the book's lock; nothing blocks.
+ * Where there are many books, a delta may come packed (:class:`~streams.venue.PackedDelta`): whether it
+   fits is decided at once, and its levels are written when somebody looks. Nothing waits in a book that is
+   not live.
  * Updates from long before a snapshot is asked for are in it: they are not kept, for the venue's limit
    may have hundreds of books wait for minutes until they may ask.
 
@@ -29,7 +32,7 @@ from typing import NamedTuple
 
 from .book import OrderBook
 from .events import Level, Number
-from .venue import BookBroken, BookDelta, BookSnapshot, Route
+from .venue import BookBroken, BookDelta, BookSnapshot, PackedDelta, Route
 
 __all__ = ["BookKeeper", "Clock", "RULES", "Rule"]
 
@@ -62,6 +65,16 @@ RULES: dict[str, Rule] = {
 }
 
 
+class _Unpacked(NamedTuple):
+    """A :class:`BookDelta` that came packed."""
+
+    link: int
+    last: int
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+    time: int
+
+
 class Clock:
     """The time of one writer: ``now`` is set once per read of the socket, ``stamp`` rises with every
     applied update. Threads: one writer; reading ``stamp`` is safe from any."""
@@ -87,9 +100,9 @@ class BookKeeper:
         rule: Name of a rule above.
         clock: Of the stream that feeds it.
         changed: Called as ``changed(keeper, status, reason)`` after each change of status.
-        lost: Called as ``lost(keeper, reason, expected, got, checksum)`` when a new snapshot is needed;
-            the numbers are None unless it was a gap in the sequence, ``checksum`` says whether it was
-            a checksum that differed.
+        lost: Called as ``lost(keeper, reason, expected, got)`` when a new snapshot is needed; the numbers are
+            None unless it was a gap in the sequence.
+        count: Called with the name of a counter: ``checksum_failures``, ``malformed``.
 
     Attributes:
         asked: A snapshot has been asked for, and every update may be needed until it comes. Set by who
@@ -98,12 +111,13 @@ class BookKeeper:
 
     __slots__ = ("book", "route", "clock", "expect", "sends_deltas", "asked", "_rule", "_step", "_bid_levels",
                  "_ask_levels", "_held", "_last", "_resume", "_bridging",
-                 "_repeats", "_changed", "_lost", "_marks", "_born_crossed", "_suspect")
+                 "_repeats", "_changed", "_lost", "_count", "_marks", "_born_crossed", "_suspect")
 
     def __init__(
         self, book: OrderBook, route: Route, rule: str, clock: Clock,
         changed: Callable[[BookKeeper, str, str], None],
-        lost: Callable[[BookKeeper, str, int | None, int | None, bool], None],
+        lost: Callable[[BookKeeper, str, int | None, int | None], None],
+        count: Callable[[str], None],
     ) -> None:
         self.book = book
         self.route = route
@@ -125,6 +139,7 @@ class BookKeeper:
         self._suspect = False           # it was crossed at the last look
         self._changed = changed
         self._lost = lost
+        self._count = count
 
     @property
     def ready(self) -> bool:
@@ -160,6 +175,46 @@ class BookKeeper:
         stamp = clock.stamp
         clock.stamp = book.stamp = now if now > stamp else stamp + 1
 
+    def put_off(self, delta: PackedDelta | BookSnapshot | BookBroken) -> None:
+        """Take one whose levels are packed. If it fits, and nobody follows the book, it is applied but for
+        writing the levels, which waits until somebody looks."""
+        book = self.book
+        if delta.link != self.expect or book.watched > 0 or book.spoilt:
+            self._unpack(delta)
+            return
+        book.put_off(delta)             # type: ignore[arg-type]    # what fits is a delta
+        if book.spoilt:                 # there were too many, and one of them can not be written
+            self.settle()
+            return
+        book.last = last = delta.last
+        book.time = delta.time
+        self.expect = last + self._step
+        clock = self.clock
+        now = clock.now
+        stamp = clock.stamp
+        clock.stamp = book.stamp = now if now > stamp else stamp + 1
+
+    def _unpack(self, delta: PackedDelta | BookSnapshot | BookBroken) -> None:
+        """Take it as if it had come decoded, which it is now."""
+        self.settle()
+        if isinstance(delta, (BookSnapshot, BookBroken)):
+            self.apply(delta)
+            return
+        try:
+            bids, asks = delta.levels()
+        except ValueError as error:
+            self._count("malformed")
+            if self.ready:
+                self.lose(f"a malformed update: {error}")
+        else:
+            self.apply(_Unpacked(delta.link, delta.last, bids, asks, delta.time))
+
+    def settle(self) -> None:
+        """Have all levels written. If that is not possible, the book is lost."""
+        self.book.settle()
+        if self.book.spoilt:
+            self.lose(self.book.spoilt)
+
     def _irregular(self, delta: BookDelta | BookSnapshot) -> None:
         """Not the delta that is expected next: decide what it means."""
         status = self.book.status
@@ -167,7 +222,9 @@ class BookKeeper:
             self.snapshot(delta) if self.sends_deltas else self._whole(delta)
         elif isinstance(delta, BookBroken):
             self._held.clear()
-            self.lose(delta.reason, checksum=delta.checksum)
+            if delta.checksum:
+                self._count("checksum_failures")
+            self.lose(delta.reason)
         elif status == "stale" and self._resume != _NEVER:
             self._go_on(delta)
         elif self._bridging:
@@ -240,8 +297,7 @@ class BookKeeper:
         first = next((d for d in self._held if d.last > snapshot.last), None)
         if (first is not None and self._rule.sequenced
                 and not self._rule.bridges(first.link, first.last, snapshot.last)):
-            self._lost(self, f"snapshot {snapshot.last} is too old for update {first.link}", None, None,
-                       False)
+            self._lost(self, f"snapshot {snapshot.last} is too old for update {first.link}", None, None)
             return
         self._write_whole(snapshot)
         self._last = snapshot.last
@@ -276,16 +332,25 @@ class BookKeeper:
         self._suspect = False
         self._born_crossed = not self._rule.sequenced and self._is_crossed()
 
+    def look(self) -> None:
+        """Lose the book if it shows that it is wrong."""
+        if self.book.spoilt:
+            self.settle()
+        elif self.outrun():
+            self.lose("the price has left what the snapshot told of")
+        elif self.crossed():
+            self.lose("it is crossed, so an update was lost")
+
     def outrun(self) -> bool:
         """Whether the price has left what the last snapshot told of: on one side, the better three quarters
-        of it are gone. What lies beyond its last level the venue has never told. Threads: network."""
+        of it are gone. What lies beyond its last level the venue has never told."""
         bid, ask = self._marks
         return self.ready and not (
             (bid is None or self.book.bids.reaches(bid)) and (ask is None or self.book.asks.reaches(ask)))
 
     def crossed(self) -> bool:
         """Whether the best bid is above the best ask for the second look running, in a book that did not
-        begin so. Where updates have no numbers, that is how a lost one shows. Threads: network."""
+        begin so. Where updates have no numbers, that is how a lost one shows."""
         if not self.ready or self._rule.sequenced or self._born_crossed:
             return False
         before, self._suspect = self._suspect, self._is_crossed()
@@ -295,21 +360,27 @@ class BookKeeper:
         bid, ask = self.book.bids.best_of(self._bid_levels), self.book.asks.best_of(self._ask_levels)
         return bid is not None and ask is not None and bid[0] > ask[0]
 
-    def lose(self, reason: str, expected: int | None = None, got: int | None = None, *,
-             checksum: bool = False) -> None:
+    def lose(self, reason: str, expected: int | None = None, got: int | None = None) -> None:
         """The book can not be trusted any more: ``syncing`` until a snapshot comes."""
-        self.expect = self._resume = _NEVER
-        self._bridging = False
-        self._set("syncing", reason)
-        self._lost(self, reason, expected, got, checksum)
+        self._halt("syncing", reason)
+        self._lost(self, reason, expected, got)
 
     def disconnected(self, status: str, reason: str) -> None:
         """The connection is gone (``stale``), or will not come back (``closed``): nothing that was
         held is of use, and nothing can follow but a snapshot."""
+        self._held.clear()
+        self._halt(status, reason)
+
+    def _halt(self, status: str, reason: str) -> None:
+        """Nothing fits any more; what has fitted is written."""
+        book = self.book
         self.expect = self._resume = _NEVER
         self._bridging = False
-        self._held.clear()
+        book.settle()
         self._set(status, reason)
+        if book.spoilt:
+            book.spoilt = ""
+            self._count("malformed")
 
     def connected(self) -> None:
         """A new connection: updates may come, and are held until the snapshot does."""
@@ -318,7 +389,8 @@ class BookKeeper:
 
     def silent(self, reason: str) -> None:
         """Connected, but nothing has come for too long: ``stale`` until the next update."""
-        if self.book.status == "live":
+        self.settle()
+        if self.ready:
             self._resume, self.expect = self.expect, _NEVER
             self._set("stale", reason)
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Protocol, Union
 
@@ -16,8 +16,8 @@ from .events import Event, Level
 
 __all__ = [
     "Acked", "Alive", "BookBroken", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize",
-    "Item", "Malformed", "Notice", "Ready", "Reconnect", "Refused", "Reply", "Resync", "Route", "Signal",
-    "Unsubscribed",
+    "Item", "Malformed", "Notice", "PackedDelta", "Ready", "Reconnect", "Refused", "Reply", "Resync", "Route",
+    "Signal", "Unsubscribed",
 ]
 
 # Wire floats. The bounds refuse NaN, infinities and negative sizes inside the C decoder, at 3 % of
@@ -35,10 +35,11 @@ class Route:
         native: The venue's spelling of the symbol.
         topics: The venue's names of what has to be subscribed for it. Several routes may share one.
         apply: Called with each event of this subscription. Set by the stream.
+        packed: Its changes are to be :class:`PackedDelta`. Set by the stream, if the venue ``packs``.
         parse: Free for the venue: its parser for this route's messages.
     """
 
-    __slots__ = ("symbol", "channel", "native", "topics", "apply", "parse")
+    __slots__ = ("symbol", "channel", "native", "topics", "apply", "packed", "parse")
 
     def __init__(self, symbol: str, channel: str, native: str, topics: tuple[str, ...]) -> None:
         self.symbol = symbol
@@ -46,6 +47,7 @@ class Route:
         self.native = native
         self.topics = topics
         self.apply: Callable[[Any], None] = _nowhere
+        self.packed = False
         self.parse: Callable[..., Any] = _nowhere
 
     def __repr__(self) -> str:
@@ -77,6 +79,29 @@ class BookDelta(Protocol):
     def asks(self) -> Sequence[Level]: ...
     @property
     def time(self) -> int: ...
+
+
+class PackedDelta(Protocol):
+    """A :class:`BookDelta` whose levels still stand in its message as they came: to decode and write them is
+    most of what a change costs, and can wait until somebody looks.
+
+    Attributes:
+        bids, asks: The levels, packed; their size is what keeping them takes.
+    """
+
+    @property
+    def link(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+    @property
+    def bids(self) -> Sized: ...
+    @property
+    def asks(self) -> Sized: ...
+    @property
+    def time(self) -> int: ...
+
+    def levels(self) -> tuple[Sequence[Level], Sequence[Level]]:
+        """Bids and asks. Raises ValueError if they are malformed. Threads: any, holding the book's lock."""
 
 
 class BookSnapshot(msgspec.Struct, frozen=True):
@@ -226,4 +251,4 @@ class Failed:
 Signal = Union[
     Ready, Reply, Alive, Acked, Unsubscribed, Refused, Malformed, Resync, Reconnect, Notice, Failed
 ]
-Item = tuple[Route, Union[Event, BookDelta, BookSnapshot, Signal]]
+Item = tuple[Route, Union[Event, BookDelta, PackedDelta, BookSnapshot, Signal]]

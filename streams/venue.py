@@ -8,8 +8,8 @@ serves ONE connection (a reconnect makes a new one), and is called from one thre
 subscription. What concerns the whole conversation (a pong to send, an acknowledgement, an error
 of the venue's) is an item whose route is :attr:`Venue.session` and whose event is one of the
 *signals* of :mod:`streams.signals`. Data items carry a public event, or, for books, a
-:class:`BookDelta`, a :class:`BookSnapshot`, or, in the place of one that can not be used, a
-:class:`BookBroken`.
+:class:`BookDelta` (a :class:`PackedDelta` where it is wanted), a :class:`BookSnapshot`, or, in the
+place of one that can not be used, a :class:`BookBroken`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .errors import ConfigurationError
 from .events import Ticker
 from .signals import (
     Acked, Alive, BookBroken, BookDelta, BookSnapshot, Failed, FloatPrice, FloatSize, Item, Malformed,
-    Notice, Ready, Reconnect, Refused, Reply, Resync, Route, Signal, Unsubscribed,
+    Notice, PackedDelta, Ready, Reconnect, Refused, Reply, Resync, Route, Signal, Unsubscribed,
 )
 from .symbols import SymbolStyle, native_symbol
 
 __all__ = [
     "Acked", "Alive", "BookBroken", "BookDelta", "BookSnapshot", "Failed", "FloatPrice", "FloatSize",
-    "Item", "Limits", "Malformed", "Notice", "Ready", "Reconnect", "Refused", "Reply", "RestRequest",
-    "Resync", "Route", "Signal", "Unsubscribed", "Venue",
+    "Item", "Limits", "Malformed", "Notice", "PackedDelta", "Ready", "Reconnect", "Refused", "Reply",
+    "RestRequest", "Resync", "Route", "Signal", "Unsubscribed", "Venue",
 ]
 
 
@@ -95,6 +95,7 @@ class Venue:
     Attributes:
         rule: Sequencing rule of its books, see :mod:`streams.sequencing`: ``dense``, ``bridged``,
             ``chained``, ``snapshots`` or ``unsequenced``; an option may change it.
+        packs: It can give changes of books as :class:`PackedDelta`, and does for routes that are ``packed``.
         session: The pseudo-route that signals belong to.
         routes: Routes of this connection by (channel, native symbol).
 
@@ -124,6 +125,7 @@ class Venue:
     key_env: ClassVar[tuple[str, ...]] = ()
     secret_env: ClassVar[tuple[str, ...]] = ()
     rule: str = "unsequenced"
+    packs: bool = False
 
     def __init__(
         self, *, number: type[float] | type[Decimal] = float, depth: int | None = None,

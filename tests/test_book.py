@@ -28,7 +28,7 @@ def make(rule: str = "dense", depth: int | None = None) -> BookKeeper:
     book = OrderBook("e", "X-Y", threading.RLock(), sequenced=rule != "unsequenced", depth=depth)
     clock = Clock()
     clock.now = time.time_ns()
-    return BookKeeper(book, Route("X-Y", "book", "XY", ("t",)), rule, clock, lambda *_: None, lambda *_: None)
+    return BookKeeper(book, Route("X-Y", "book", "XY", ("t",)), rule, clock, *[lambda *_: None] * 3)
 
 
 def loaded(bids: Any, asks: Any, last: int = 10, **options: Any) -> BookKeeper:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams import StreamManager
+from streams import StreamManager, feed
 from streams.backoff import Backoff
 from streams.errors import ConfigurationError
 from streams.exchanges import Binance
@@ -113,7 +113,11 @@ class Readers:
                     self.wrong.append(f"{exchange} {symbol}: {side} are not those of {view['sequence']}")
 
 
-def test_readers_beside_four_writers(serve: Callable[..., Any], connect: Callable[..., Stream]) -> None:
+@pytest.mark.parametrize("many", [feed.MANY, 0], ids=["written", "unwritten"])
+def test_readers_beside_four_writers(many: int, serve: Callable[..., Any], connect: Callable[..., Stream],
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """``unwritten``: as if these few books were many, so that changes wait until somebody looks."""
+    monkeypatch.setattr(feed, "MANY", many)
     store = Store()
     options: dict[str, Any] = {"rate": 400.0, "levels": 150}
     spot = serve(BinanceSim, ["BTCUSDT"], **options)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from streams import Store
+from streams import feed as feeds
 from streams.events import BookUpdate, Quote
 from streams.feed import Feed
 from streams.handlers import Handlers
@@ -30,7 +31,7 @@ from streams.venue import BookSnapshot, Route
 from streams.venues.binance import BinanceVenue
 
 from .live import quick
-from .tools import Delta, wait_live, wait_until
+from .tools import Delta, Packed, wait_live, wait_until
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SECONDS = 1.5
@@ -124,7 +125,8 @@ class Writers:
         with feed.writer.lock:
             feed.writer.clock.now = time.time_ns()
             for number in itertools.islice(self._numbers[at], 3):
-                route.apply(Delta(number, number, *self._levels(number)))
+                delta = Packed if route.packed else Delta
+                route.apply(delta(number, number, *self._levels(number)))
         feed.counters.messages += 3
         if feed.store.waiters:
             feed.store.notify()
@@ -148,7 +150,10 @@ def of_one_moment(bids: Sequence[Any], asks: Sequence[Any], sequence: int | None
     assert len(sizes) == 1, f"torn: {sizes}"
 
 
-def test_reads_beside_writers_are_of_one_moment() -> None:
+@pytest.mark.parametrize("many", [feeds.MANY, 0], ids=["written", "unwritten"])
+def test_reads_beside_writers_are_of_one_moment(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``unwritten``: changes wait until somebody looks."""
+    monkeypatch.setattr(feeds, "MANY", many)
     store = Store()
     writers = Writers(store, 3)
     books = [keeper.book for keeper in writers.keepers]

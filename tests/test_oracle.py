@@ -12,6 +12,9 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
+from streams import feed
 from streams.backoff import Backoff
 from streams.sim import BinanceFuturesSim, BinanceSim, Fault, HuobiSim
 from streams.stream import Stream
@@ -31,9 +34,10 @@ ROUND = 100     # updates of each symbol between two looks at whether everybody 
 class Reader(threading.Thread):
     """Compares live books with the oracle, over and over, while they change."""
 
-    def __init__(self, pairs: list[tuple[Any, Stream]]) -> None:
+    def __init__(self, pairs: list[tuple[Any, Stream]], number: type[float] | type[Decimal]) -> None:
         super().__init__(name="oracle-reader", daemon=True)
         self.pairs = pairs
+        self.number = number
         self.done = threading.Event()
         self.compared: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
@@ -53,16 +57,28 @@ class Reader(threading.Thread):
         if view["status"] != "live":
             return
         truth = sim.market.book(native, view["sequence"])
-        if view["bids"] != truth.bids or view["asks"] != truth.asks:
-            lost = [level for level in truth.bids + truth.asks if level not in view["bids"] + view["asks"]]
-            more = [level for level in view["bids"] + view["asks"] if level not in truth.bids + truth.asks]
+        bids, asks = of(truth.bids, self.number), of(truth.asks, self.number)
+        if view["bids"] != bids or view["asks"] != asks:
+            lost = [level for level in bids + asks if level not in view["bids"] + view["asks"]]
+            more = [level for level in view["bids"] + view["asks"] if level not in bids + asks]
             self.wrong.append(f"{name} {native} at {view['sequence']}: not {lost[:3]} but {more[:3]}")
         if truth.sequence != view["sequence"]:
             self.wrong.append(f"{name} {native}: {view['sequence']} is no number of an update")
         self.compared[name] += 1
 
 
-def test_live_books_are_the_true_ones(serve: Callable[..., Any], connect: Callable[..., Stream]) -> None:
+def of(levels: Any, number: type[float] | type[Decimal]) -> list[Any]:
+    """The oracle's levels, which are exact, as such numbers."""
+    return [(number(price), number(size)) for price, size in levels]
+
+
+@pytest.mark.parametrize(("number", "updates_due"), [(Decimal, UPDATES), (float, UPDATES // 2)],
+                         ids=["exact", "packed"])
+def test_live_books_are_the_true_ones(
+        number: type[float] | type[Decimal], updates_due: int, serve: Callable[..., Any],
+        connect: Callable[..., Stream], monkeypatch: pytest.MonkeyPatch) -> None:
+    """``packed``: as if these few books were many, so that changes wait until somebody looks."""
+    monkeypatch.setattr(feed, "MANY", 0)
     options: dict[str, Any] = {"rate": 0, "levels": 60, "seed": SEED, "history": 20_000}
     rest = {"snapshot_lag": 8, "weight_limit": 10 ** 9}
     sims = [serve(BinanceSim, SYMBOLS.values(), **rest, **options),
@@ -71,7 +87,7 @@ def test_live_books_are_the_true_ones(serve: Callable[..., Any], connect: Callab
             serve(HuobiSim, SYMBOLS.values(), stale_refresh=1, **options)]
     kinds = [None, None, None, {"book_mode": "incremental"}]
     streams = [
-        connect(sim, list(SYMBOLS), number=Decimal, rest_limit=(1_000_000, 60.0),
+        connect(sim, list(SYMBOLS), number=number, rest_limit=(1_000_000, 60.0),
                 backoff=Backoff(base=0.01, cap=0.1, healthy_after=0.05), **(kind or {}),
                 kind=with_limits(_kind(sim), connects=(1_000_000, 300.0), messages=(1000, 0.1)))
         for sim, kind in zip(sims, kinds)]
@@ -79,13 +95,13 @@ def test_live_books_are_the_true_ones(serve: Callable[..., Any], connect: Callab
         wait_until(lambda: sim.connections and len(sim.connections[-1].subscriptions) == len(SYMBOLS))
     for sim, stream in zip(sims, streams):
         wait_until(lambda: sim.advance(1) or live(stream))      # a snapshot may lag, and needs what follows
-    reader = Reader(list(zip(sims, streams)))
+    reader = Reader(list(zip(sims, streams)), number)
     reader.start()
     try:
         for n, sim in enumerate(sims):
             sim.random_faults(SEED + n, probability=0.004, kinds=FAULTS, snapshot_probability=0.2)
         updates = 0
-        while updates < UPDATES:
+        while updates < updates_due:
             for sim in sims:
                 sim.advance(ROUND)
                 updates += ROUND * len(SYMBOLS)
@@ -96,7 +112,7 @@ def test_live_books_are_the_true_ones(serve: Callable[..., Any], connect: Callab
             sim.advance(5)
         for sim, stream in zip(sims, streams):
             for symbol, native in SYMBOLS.items():
-                wait_until(lambda: _right(sim, stream, symbol, native), 20,
+                wait_until(lambda: _right(sim, stream, symbol, native, number), 20,
                            what=f"{stream!r}, {symbol}: {stream.store.orderbooks[stream.exchange][symbol]!r}")
     finally:
         reader.done.set()
@@ -116,11 +132,12 @@ def _kind(sim: Any) -> type[Stream]:
     return KINDS[type(sim)]
 
 
-def _right(sim: Any, stream: Stream, symbol: str, native: str) -> bool:
+def _right(sim: Any, stream: Stream, symbol: str, native: str, number: type[float] | type[Decimal]) -> bool:
     """Whether the book is live and where the market is."""
     view = stream.store.orderbook(stream.exchange, symbol)
     truth = sim.market.book(native)
-    if view["status"] == "live" and view["bids"] == truth.bids and view["asks"] == truth.asks:
+    if (view["status"] == "live" and view["bids"] == of(truth.bids, number)
+            and view["asks"] == of(truth.asks, number)):
         return not stream.waiting_for()
     sim.advance(1)          # nothing comes by itself here; the last update may have met its fault
     return False

@@ -22,11 +22,12 @@ class Kept:
         self.clock = Clock()
         self.changes: list[str] = []
         self.losses: list[tuple[int | None, int | None]] = []
+        self.counts: list[str] = []
         self.book = OrderBook("e", "X", threading.RLock(), sequenced=RULES[rule].sequenced)
         self.keeper = BookKeeper(
             self.book, Route("X", "book", "X", ("t",)), rule, self.clock,
             lambda keeper, status, reason: self.changes.append(status),
-            lambda keeper, reason, expected, got, *_: self.losses.append((expected, got)))
+            lambda keeper, reason, expected, got: self.losses.append((expected, got)), self.counts.append)
 
     def take(self, *deltas: Delta) -> Kept:
         for delta in deltas:

@@ -687,7 +687,7 @@ def book_in(store: Store, received: int) -> BookKeeper:
     writer.clock.now = received
     book = OrderBook("e", "X-Y", writer.lock)
     store.orderbooks.setdefault("e", Table())["X-Y"] = book
-    return BookKeeper(book, route("book"), "dense", writer.clock, lambda *_: None, lambda *_: None)
+    return BookKeeper(book, route("book"), "dense", writer.clock, *[lambda *_: None] * 3)
 
 
 def test_reading_what_is_not_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import threading
 import time
@@ -126,3 +127,23 @@ class Delta:
 
     def __repr__(self) -> str:
         return f"<Delta {self.link}..{self.last}>"
+
+
+class Packed:
+    """The same with its levels still packed, as :class:`streams.venue.PackedDelta` describes it.
+
+    Bids may be given as text; ``looked``: how often somebody wanted to have them.
+    """
+
+    def __init__(self, link: int, last: int, bids: Any = (), asks: Any = (), time: int = 0) -> None:
+        self.link, self.last, self.time = link, last, time
+        self.bids = bids if isinstance(bids, str) else json.dumps(bids)
+        self.asks = json.dumps(asks)
+        self.looked = 0
+
+    def levels(self) -> tuple[Any, Any]:
+        self.looked += 1
+        bids, asks = json.loads(self.bids), json.loads(self.asks)
+        if any(isinstance(size, str) for _, size in bids):
+            raise ValueError("no size")
+        return [(p, s) for p, s in bids], [(p, s) for p, s in asks]

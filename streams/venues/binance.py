@@ -79,11 +79,13 @@ class BinanceVenue(Venue):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.packs = self.number is float
         self._wire = self._messages(self.name, self.number)
         # Keyed by all of a message up to the end of its topic.
         self._by_head: dict[bytes, Route] = {}
         self._books: dict[bytes, Route] = {}    # the busiest of them
         self._decode_book = self._wire.depth_update
+        self._decode_packed = self._wire.packed_depth_update
         self._ever: set[str] = set()            # topics that were asked for on this connection
         self._asked: dict[int, tuple[str, ...]] = {}
         self._next_id = 1
@@ -155,7 +157,7 @@ class BinanceVenue(Venue):
             head = raw[:raw.find(b'"', _NAME_AT)]
             book = self._books.get(head)
             if book is not None:                # nearly always; a depth update is an event as it stands
-                decode = self._decode_book
+                decode = self._decode_packed if book.packed else self._decode_book
                 return ((book, decode(raw).data),)
             route = self._by_head.get(head)
             if route is not None:

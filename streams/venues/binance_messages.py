@@ -13,19 +13,22 @@ from typing import Annotated, Any, Generic, Optional, TypeVar, Union
 import msgspec
 from msgspec import field
 
-from ..events import Bar, Event, Quote, Ticker, Trade
+from ..events import Bar, Event, Level, Quote, Ticker, Trade
 from ..numbers import Count, Millis, check_levels, check_numbers, check_prices, number_types
 from ..structs import own
-from ..venue import BookSnapshot, Route
+from ..venue import BookSnapshot, FloatPrice, FloatSize, Route
 
 __all__ = ["FuturesMessages", "Messages", "Odd", "decode_odd"]
 
 MS = 1_000_000      # nanoseconds
 
+L = TypeVar("L")    # type of one side's levels
 P = TypeVar("P")    # type of prices
 S = TypeVar("S")    # type of sizes
 T = TypeVar("T")    # type of the payload
 Parser = Callable[[bytes, int], Any]
+
+_float_levels = msgspec.json.Decoder(list[tuple[FloatPrice, FloatSize]], strict=False).decode
 
 
 class Envelope(msgspec.Struct, Generic[T], gc=False):
@@ -34,28 +37,35 @@ class Envelope(msgspec.Struct, Generic[T], gc=False):
     data: T
 
 
-class Depth(msgspec.Struct, Generic[P, S], gc=False):
+class _Changes(msgspec.Struct, Generic[L], gc=False):
+    """Levels of both sides, decoded or left as they are."""
+
+    bids: L = field(name="b")
+    asks: L = field(name="a")
+
+    def levels(self: _Changes[msgspec.Raw]) -> tuple[list[Level], list[Level]]:
+        """See PackedDelta."""
+        return _float_levels(self.bids), _float_levels(self.asks)
+
+
+class Depth(_Changes[L], Generic[L], gc=False):
     """``{"e":"depthUpdate","E":1672515782136,"s":"BNBBTC","U":157,"u":160,"b":[["0.0024","10"]],"a":[]}``
 
-    It is a :class:`streams.venue.BookDelta` as it stands: ``U`` is the first update id, so the rule
-    is *dense*.
+    It is a :class:`streams.venue.BookDelta` as it stands, or, if it leaves the levels ``Raw``, a
+    :class:`streams.venue.PackedDelta`: ``U`` is the first update id, so the rule is *dense*.
     """
 
     link: Count = field(name="U")
     last: Count = field(name="u")
-    bids: list[tuple[P, S]] = field(name="b")
-    asks: list[tuple[P, S]] = field(name="a")
     time: Millis = field(name="E", default=0)
 
 
-class FuturesDepth(msgspec.Struct, Generic[P, S], gc=False):
+class FuturesDepth(_Changes[L], Generic[L], gc=False):
     """The same of futures; ``pu``, the predecessor's last id, is the link, so the rule is *bridged*.
     ``T`` is the matching engine's time."""
 
     link: Annotated[int, msgspec.Meta(ge=-1, le=2 ** 63 - 1)] = field(name="pu")    # -1, seen: none before
     last: Count = field(name="u")
-    bids: list[tuple[P, S]] = field(name="b")
-    asks: list[tuple[P, S]] = field(name="a")
     time: Millis = field(name="T", default=0)
 
 
@@ -199,8 +209,11 @@ class Messages:
         self._exact = number is not float
         self._price, self._size = price, size = number_types(number)
         self._decoders: dict[Any, Callable[[bytes], Any]] = {}
+        levels: Any = list[tuple[price, size]]  # type: ignore[valid-type]
         #: One depth update in its envelope; what it gives has been checked only with ``float``.
-        self.depth_update = self._enveloped(self.depth, price, size)
+        self.depth_update = self._enveloped(self.depth, levels)
+        #: The same with its levels left as they are; of ``float`` only.
+        self.packed_depth_update = self._enveloped(self.depth, msgspec.Raw)
         whole: Any = Snapshot
         ticker: Any = RestTicker
         self._snapshot = self._decoder(whole[price, size])
@@ -212,10 +225,11 @@ class Messages:
 
     def _enveloped(self, kind: Any, *types: Any) -> Callable[[bytes], Any]:
         """The decoder of one kind of messages, the same for all routes."""
-        if kind not in self._decoders:
+        whole = kind[types]
+        if whole not in self._decoders:
             envelope: Any = Envelope
-            self._decoders[kind] = self._decoder(own(envelope[kind[types]]))
-        return self._decoders[kind]
+            self._decoders[whole] = self._decoder(own(envelope[whole]))
+        return self._decoders[whole]
 
     def parser(self, route: Route) -> Parser:
         """The parser of one route's messages: ``(raw, now) -> event``. It raises for bad ones."""
@@ -223,6 +237,8 @@ class Messages:
 
     def _book(self, route: Route) -> Parser:
         def parse(raw: bytes, now: int) -> Any:
+            if route.packed:
+                return self.packed_depth_update(raw).data
             depth = self.depth_update(raw).data
             if self._exact:
                 check_levels(depth.bids)

@@ -82,7 +82,7 @@ def venue(packets: Sequence[bytes], symbols: Sequence[str], channels: Sequence[s
             route = pure.route(symbol, channel)
             if channel == "book" and keepers:
                 book = OrderBook("nasdaq-itch", symbol, lock, time_unit=1)
-                keeper = BookKeeper(book, route, pure.rule, clock, _ignore, _ignore)
+                keeper = BookKeeper(book, route, pure.rule, clock, _ignore, _ignore, _ignore)
                 keeper.connected()
                 route.apply = keeper.apply
             pure.add(route)
