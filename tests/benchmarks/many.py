@@ -1,12 +1,14 @@
 """Many books in one process, at a rate: processor share and memory.
 
-Run as ``python many.py CLIENT PORT SYMBOLS MESSAGES``; prints one JSON object. ``CLIENT``: ``streams``, or
-``floor``, the least that the work costs. The server was started with as many symbols, and with the rate per
-symbol; each sends ``MESSAGES`` updates.
+Run as ``python many.py CLIENT PORT SYMBOLS MESSAGES``; prints one JSON object. ``CLIENT``: ``streams``,
+``polled`` (the same, and best bid and ask of every book read each second), or ``floor``, the least that the
+work costs. The server was started with as many symbols, and with the rate per symbol; each sends
+``MESSAGES`` updates.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -27,20 +29,23 @@ def resident() -> float:
         return int(file.read().split()[1]) * PAGE / 1e6
 
 
-def measured(port: int, symbols: int, messages: int, count: Callable[[], int]) -> dict[str, Any]:
-    """Have the venue begin; processor time from a second later to nearly the end."""
+def measured(port: int, symbols: int, messages: int, count: Callable[[], int], pause: float = 0.25,
+             look: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    """Have the venue begin; processor time from a second later to nearly the end. ``look`` is called every
+    ``pause`` seconds."""
     before = count()
     urllib.request.urlopen(f"http://127.0.0.1:{port}/go").read()
     time.sleep(1.0)
     cpu, wall, seen = time.process_time(), time.perf_counter(), count()
     while count() - before < symbols * messages * 0.95:
-        time.sleep(0.25)
+        look()
+        time.sleep(pause)
     cpu, wall, seen = time.process_time() - cpu, time.perf_counter() - wall, count() - seen
     return {"share": cpu / wall, "per_second": seen / wall, "cpu_us": cpu / seen * 1e6,
             "resident": resident()}
 
 
-def streams(port: int, symbols: int, messages: int) -> dict[str, Any]:
+def streams(port: int, symbols: int, messages: int, polled: bool = False) -> dict[str, Any]:
     """One run of this library."""
     from streams import StreamManager
 
@@ -54,7 +59,11 @@ def streams(port: int, symbols: int, messages: int) -> dict[str, Any]:
         market.wait_ready(timeout=240)
         full = resident()
         feeds = [stream.feed for _, stream in market._groups["binance"].streams]
-        figures = measured(port, symbols, messages, lambda: sum(feed.counters.messages for feed in feeds))
+        books = list(market.store.orderbooks["binance"].values())
+        reading: dict[str, Any] = {
+            "pause": 1.0, "look": lambda: [book.touch for book in books]} if polled else {}
+        figures = measured(
+            port, symbols, messages, lambda: sum(feed.counters.messages for feed in feeds), **reading)
         for feed in feeds:
             if feed.counters.gaps or feed.counters.malformed or feed.counters.reconnects:
                 raise SystemExit(f"not every update was applied: {feed.counters.as_dict()}")
@@ -130,7 +139,7 @@ def floor(port: int, symbols: int, messages: int) -> dict[str, Any]:
             "book_kb": (full - empty) / symbols * 1e3}
 
 
-CLIENTS = {"streams": streams, "floor": floor}
+CLIENTS = {"streams": streams, "polled": functools.partial(streams, polled=True), "floor": floor}
 
 if __name__ == "__main__":
     print(json.dumps(CLIENTS[sys.argv[1]](*map(int, sys.argv[2:5]))))

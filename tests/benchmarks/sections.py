@@ -180,13 +180,13 @@ _SIZES = (10, 3)
 def many(plan: Plan) -> Figures:
     """1,500 books at 15,000 messages a second in one process."""
     messages = max(plan.of(150), 50)
-    contenders = {"floor": sys.executable, **plan.pythons}
+    contenders = {"floor": sys.executable, **plan.pythons, "polled": sys.executable}
     figures: Figures = {}
     for levels in _SIZES:
         _say(f"{levels}+{levels} levels")
         with venue(messages=messages, levels=levels, symbols=1500, rate=10) as port:
             rows = rounds(contenders, plan.repetitions, lambda kind: run(
-                "many.py", "floor" if kind == "floor" else "streams", port, 1500, messages,
+                "many.py", kind if kind in ("floor", "polled") else "streams", port, 1500, messages,
                 python=contenders[kind]))
         figures[f"{levels}+{levels} levels"] = {
             kind: {key: median(results, key) for key in results[0]} for kind, results in rows.items()}
