@@ -144,6 +144,6 @@ class Packed:
     def levels(self) -> tuple[Any, Any]:
         self.looked += 1
         bids, asks = json.loads(self.bids), json.loads(self.asks)
-        if any(isinstance(size, str) for _, size in bids):
+        if [size for _, size in bids if isinstance(size, str)]:
             raise ValueError("no size")
         return [(p, s) for p, s in bids], [(p, s) for p, s in asks]
