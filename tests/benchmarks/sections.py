@@ -47,6 +47,11 @@ class Plan:
         return OFTEN * self.repetitions
 
     @property
+    def most_often(self) -> int:
+        """Repetitions of what is judged by its p99: two of one and the same client differ by a tenth."""
+        return 2 * self.often
+
+    @property
     def pythons(self) -> dict[str, str]:
         """Interpreters by what is said of them."""
         pythons = {"gil": sys.executable}
@@ -108,14 +113,15 @@ def latency(plan: Plan) -> Figures:
     figures: Figures = {}
     with venue(messages=messages, levels=10, rate=1000) as port:
         for kind, python in plan.pythons.items():
-            clients = ["floor", *_OURS, *(others if kind == "gil" else ())]
+            others_too = kind == "gil"
+            clients = ["floor", *_OURS, *(others if others_too else ())]
             busy = [name for name in clients if name != "streams, store.wait"]   # the main thread is busy
 
             def one(name: str, load: str, switch: float) -> Figures:
                 return run("latency.py", name, port, messages, load, switch, python=python)
 
             _say(f"{kind}, idle")
-            idle = rounds(clients, plan.often, lambda name: one(name, "idle", 0))
+            idle = rounds(clients, plan.most_often if others_too else plan.often, lambda name: one(name, "idle", 0))
             figures[kind] = {"idle": _against(idle, "floor", "p50", "p99", "max"), "busy": {}}
             for switch in _SWITCHES if kind == "gil" else _SWITCHES[:1]:
                 _say(f"{kind}, busy main thread, switch interval {switch * 1e3:g} ms")
