@@ -15,6 +15,7 @@ SHORTEST = 4        # characters of a secret that is looked for; shorter ones ar
 
 _SECRET = re.compile(
     "key|token|secret|sign|pass|pwd|auth|credential|session|nonce|user|login|account|cookie", re.I)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def credential(venue: str, argument: str, value: str | None, variables: Sequence[str]) -> str:
@@ -46,13 +47,14 @@ def scrubbed(text: str, *secrets: str) -> str:
 
 
 def scrubber(*secrets: str | None) -> Callable[[str], str]:
-    """What takes these out of texts of unknown origin, such as what a peer repeats of a request."""
+    """What takes these out of texts of unknown origin, such as what a peer repeats of a request, and makes
+    one line of it that no terminal obeys: it goes into logs."""
     known = sorted({s for s in secrets if s and len(s) >= SHORTEST}, key=len, reverse=True)
 
     def clean(text: str) -> str:
         for secret in known:
             text = text.replace(secret, "***")
-        return text
+        return _CONTROL.sub(" ", text)
     return clean
 
 

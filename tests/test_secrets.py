@@ -21,7 +21,7 @@ from streams.exchanges import (
 )
 from streams.metrics import InMemoryMetrics
 from streams.record import Recorder
-from streams.sim import Fault
+from streams.sim import BinanceSim, Fault
 from streams.sim.alpaca import AlpacaSim
 from streams.sim.itch import ItchSim
 from streams.sim.longpoll import LongPollSim
@@ -30,7 +30,7 @@ from streams.sim.web import Request, Response, WebServer
 from streams.stream import Stream
 
 from .live import quick, settled, wait_subscribed
-from .tools import wait_until
+from .tools import wait_live, wait_until
 
 Stack = contextlib.ExitStack
 
@@ -387,6 +387,18 @@ def test_a_secret_of_an_address_is_known_in_every_spelling() -> None:
     for secret in ("p%40ss%2Bword", "p@ss+word", "a%2Fb%2Bc+d%3D", "a/b+c+d=", "a/b+c d="):
         assert clean(f"no route /s?token={secret} here") == "no route /s?token=*** here"
     assert "" not in secrets_of(url)
+
+
+def test_what_a_peer_says_is_one_line(serve: Any, connect: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert scrubber()("a\nb\r\n\x1b[2Jc\x9bd\u2028e\tf") == "a b [2Jc d e f"
+    sim = serve(BinanceSim, rate=0)
+    stream = connect(sim)
+    wait_live(stream)
+    with caplog.at_level("INFO", "streams"):
+        sim.inject(Fault.CLOSE(code=4001, reason="bye\nERROR all is lost\x1b[2J"))
+        wait_until(lambda: stream.status()["last_error"])
+    assert stream.status()["last_error"].endswith("with code 4001: bye ERROR all is lost [2J")
+    assert not [record for record in caplog.records if "\n" in record.getMessage()]
 
 
 @pytest.mark.parametrize("kind", [Alpaca, Polygon])
