@@ -292,8 +292,8 @@ def _where(results: Figures) -> Iterator[str]:
     machine, often = results["machine"], results["repetitions"] * OFTEN
     said = [f"Measured {results['date']} on {machine['cores']} cores of {machine['processor']}"
             f" ({machine['system']}, load {machine['load_before']} before it began), medians of"
-            f" {results['repetitions']} interleaved runs ({often} of several threads and of latency with an idle"
-            f" main thread, {2 * often} of the latter with the GIL), by ``python -m tests.benchmarks``."]
+            f" {results['repetitions']} interleaved runs ({often} of several threads and of latency with an"
+            f" idle main thread, {2 * often} of the latter with the GIL), by ``python -m tests.benchmarks``."]
     for kind, one in results["interpreters"].items():
         packages = ", ".join(f"{name} {version}" for name, version in one["packages"].items())
         said.append(f"CPython {one['python']} {KINDS[kind]} ({one['compiler']}) with {packages}.")

@@ -121,7 +121,8 @@ def latency(plan: Plan) -> Figures:
                 return run("latency.py", name, port, messages, load, switch, python=python)
 
             _say(f"{kind}, idle")
-            idle = rounds(clients, plan.most_often if others_too else plan.often, lambda name: one(name, "idle", 0))
+            times = plan.most_often if others_too else plan.often
+            idle = rounds(clients, times, lambda name: one(name, "idle", 0))
             figures[kind] = {"idle": _against(idle, "floor", "p50", "p99", "max"), "busy": {}}
             for switch in _SWITCHES if kind == "gil" else _SWITCHES[:1]:
                 _say(f"{kind}, busy main thread, switch interval {switch * 1e3:g} ms")
