@@ -186,6 +186,7 @@ class BookKeeper:
         if book.spoilt:                 # there were too many, and one of them can not be written
             self.settle()
             return
+        # As in apply, where the call of a function would cost more than this.
         book.last = last = delta.last
         book.time = delta.time
         self.expect = last + self._step
